@@ -1,0 +1,1 @@
+"""Webhook receiver and task tracker for asynchronous image-generation APIs."""

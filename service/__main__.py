@@ -1,0 +1,5 @@
+"""`python -m service` is `taskhook`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,353 @@
+"""The commands: read arguments, call the service's own start or its public API, print."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+import msgspec
+from click.shell_completion import get_completion_class
+from rich.console import Console
+
+from service.cli import live, terminal
+from service.cli.local import Answer, Forwarder, NotSaved, save_image
+from service.cli.options import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TIME_OVER,
+    EXIT_USAGE,
+    Commands,
+    Failure,
+    check_url,
+    parse_options,
+    parse_pairs,
+    takes,
+    talks,
+)
+from service.client import (
+    FINAL,
+    Client,
+    Json,
+    StreamNotice,
+    make_secret,
+    sign,
+    utc_now,
+)
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+STATUSES = ("queued", "running", "succeeded", "failed", "canceled")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("taskhook"), prog_name="taskhook")
+def cli() -> None:
+    """Taskhook: one place for the callbacks of asynchronous image-generation APIs.
+
+    Start with `taskhook dev`, then in a second terminal:
+
+    \b
+      taskhook submit flux-kontext-pro "a lighthouse at dusk" --save out
+    """
+
+
+def main() -> None:
+    cli(prog_name="taskhook")
+
+
+def listens(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option("--port", type=click.IntRange(0, 65535), help="Overrides TASKHOOK_PORT.")(command)
+    return click.option("--host", help="Overrides TASKHOOK_HOST.")(command)
+
+
+def load_settings(*, dev: bool = False, host: str | None = None, port: int | None = None) -> "Settings":
+    from service.settings import SettingsError, load  # noqa: PLC0415 - client commands start without the service
+
+    given = {"TASKHOOK_HOST": host, "TASKHOOK_PORT": None if port is None else str(port)}
+    environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+    try:
+        return load(environ, dev=dev)
+    except SettingsError as error:
+        raise Failure(str(error), EXIT_USAGE) from error
+
+
+def run_service(settings: "Settings", **parts: bool) -> NoReturn:
+    from service.app import run  # noqa: PLC0415 - as above
+
+    raise click.exceptions.Exit(run(settings, **parts))
+
+
+@cli.command()
+@listens
+def dev(host: str | None, port: int | None) -> None:
+    """Service and sandbox in one process, with keys made up."""
+    run_service(load_settings(dev=True, host=host, port=port), web=True, worker=True, dev=True)
+
+
+@cli.command()
+@listens
+def serve(host: str | None, port: int | None) -> None:
+    """Web and worker in one process."""
+    run_service(load_settings(host=host, port=port), web=True, worker=True, dev=False)
+
+
+@cli.command()
+@listens
+def web(host: str | None, port: int | None) -> None:
+    """The HTTP side alone."""
+    run_service(load_settings(host=host, port=port), web=True, worker=False, dev=False)
+
+
+@cli.command()
+def worker() -> None:
+    """The side that submits, polls and delivers, alone."""
+    run_service(load_settings(), web=False, worker=True, dev=False)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database up to date."""
+    from service.app import migrate as migrate_database  # noqa: PLC0415 - as above
+
+    applied = migrate_database(load_settings())
+    for name in applied:
+        click.echo(f"applied {name}")
+    if not applied:
+        click.echo("The database is up to date.")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def config(as_json: bool) -> None:
+    """Print the settings in force, secrets hidden."""
+    items = load_settings().public_items()
+    if as_json:
+        print_json(dict(items))
+        return
+    width = max(len(name) for name, _ in items)
+    for name, value in items:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+FOLDER: Any = click.Path(file_okay=False, path_type=Path)
+PAIR: Any = {"metavar": "KEY=VALUE", "multiple": True, "callback": parse_pairs}
+OPTION: Any = {**PAIR, "callback": parse_options}
+SUBMIT_OPTIONS = (
+    click.option("--wait", is_flag=True, help="Stay until the task is final."),
+    click.option("--wait-s", metavar="SECONDS", type=click.FloatRange(0), help="Stay so long at most; implies --wait."),
+    click.option("--save", metavar="DIR", type=FOLDER, help="Download the images; implies --wait."),
+    click.option("--aspect-ratio", metavar="W:H", help="Such as 16:9."),
+    click.option("--size", metavar="WxH", help="Such as 1024x1024."),
+    click.option("--n", metavar="COUNT", type=click.IntRange(1), help="How many images."),
+    click.option("--image-url", metavar="URL", help="The image to edit."),
+    click.option("--output-format", metavar="FORMAT", help="jpeg or png."),
+    click.option("--translate/--no-translate", default=None, help="Let the provider translate the prompt."),
+    click.option("--option", "options", help="A provider's option under its own name; repeatable.", **OPTION),
+    click.option("--metadata", help="Your own, kept with the task; repeatable.", **PAIR),
+    click.option("--webhook-url", metavar="URL", help="Where the completion event of this task goes."),
+    click.option(
+        "--timeout-s", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="The task's deadline."
+    ),
+)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("prompt")
+@takes(SUBMIT_OPTIONS)
+@talks
+def submit(client: Client, as_json: bool, wait: bool, wait_s: float | None, save: Path | None, **request: Any) -> None:
+    """Submit a task: MODEL is `provider/model` or a model's bare name.
+
+    \b
+    Exit codes:
+      0    accepted; with --wait: succeeded, images saved
+      1    the task failed or was canceled, or an image could not be saved
+      2    wrong usage, or Taskhook refused the request
+      3    Taskhook is unreachable
+      4    the time of --wait-s is over, the task goes on
+      130  interrupted, the task goes on
+    """
+    if save:
+        _make_folder(save)
+    task = client.submit(build_request(**request))
+    if not (wait or save or wait_s is not None):
+        show_accepted(task, as_json)
+        return
+    try:
+        task = live.Wait(client, task, Console(stderr=True)).until_final(wait_s)
+    except KeyboardInterrupt:
+        raise Failure(f"Interrupted; the task goes on: taskhook show {task['id']}", EXIT_INTERRUPTED) from None
+    if task["status"] not in FINAL:
+        raise Failure(f"Not final yet; the task goes on: taskhook show {task['id']}", EXIT_TIME_OVER)
+    finish(task, save, as_json)
+
+
+def build_request(
+    *, model: str, prompt: str, webhook_url: str | None, timeout_s: float | None, metadata: Json, **given: Any
+) -> Json:
+    request = {"model": model, "webhook_url": webhook_url, "timeout_s": timeout_s, "metadata": metadata or None}
+    chosen = {"prompt": prompt, **given, "options": given["options"] or None}
+    request["input"] = {key: value for key, value in chosen.items() if value is not None}
+    return {key: value for key, value in request.items() if value is not None}
+
+
+def _make_folder(folder: Path) -> None:
+    """Before anything costs credits."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(f"{folder}: {error.strerror}", param_hint="--save") from error
+
+
+def show_accepted(task: Json, as_json: bool) -> None:
+    if as_json:
+        print_json(task)
+    elif sys.stdout.isatty():
+        click.echo(f"{click.style('✓', fg='green')} accepted  {click.style(task['id'], bold=True)}")
+        click.secho(f"  taskhook show {task['id']}    what becomes of it", dim=True)
+    else:
+        click.echo(task["id"])
+
+
+def finish(task: Json, folder: Path | None, as_json: bool) -> None:
+    """The end of a waited-for task: images saved, outcome shown, exit code set."""
+    saved: list[str] = []
+    failure = None
+    try:
+        saved.extend(save_images(task, folder) if folder else [])
+    except NotSaved as error:
+        failure = error
+    if as_json:
+        print_json({**task, "saved": saved} if folder else task)
+    elif sys.stdout.isatty():
+        output().print(terminal.result_lines(task, saved), soft_wrap=True)
+    else:
+        click.echo(terminal.plain_result(task, saved))
+    if failure:
+        raise failure
+    if task["status"] != "succeeded":
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def save_images(task: Json, folder: Path) -> Iterator[str]:
+    for number, url in enumerate(terminal.image_urls(task), start=1):
+        yield str(save_image(url, folder, f"{task['id']}-{number}"))
+
+
+@cli.command()
+@click.option("--status", type=click.Choice(STATUSES))
+@click.option("--provider")
+@click.option("--model")
+@click.option("--metadata", help="Equal to your own; repeatable.", **PAIR)
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@talks
+def tasks(client: Client, as_json: bool, metadata: dict[str, str], limit: int, **filters: str | None) -> None:
+    """List tasks, newest first. In a pipe: tab-separated lines."""
+    asked = {key: value for key, value in filters.items() if value}
+    found = list(client.list(asked | {f"metadata.{key}": value for key, value in metadata.items()}, limit))
+    if as_json:
+        print_json(found)
+    elif not sys.stdout.isatty():
+        click.echo("".join(f"{terminal.plain_task(task)}\n" for task in found), nl=False)
+    elif found:
+        output().print(terminal.task_table(found, utc_now(), output().width))
+    else:
+        click.echo('No such tasks. Submit one: taskhook submit flux-kontext-pro "a lighthouse at dusk"')
+
+
+@cli.command()
+@click.argument("task_id", metavar="ID")
+@talks
+def show(client: Client, as_json: bool, task_id: str) -> None:
+    """Show one task: why it is so, what happened, its deliveries."""
+    task, why = client.get(task_id), client.why(task_id)
+    timeline, deliveries = list(client.timeline(task_id)), list(client.deliveries(task_id))
+    if as_json:
+        print_json({"task": task, "why": why, "timeline": timeline, "deliveries": deliveries})
+    else:
+        output().print(terminal.task_page(task, why, timeline, deliveries, output().width))
+
+
+@cli.command()
+@talks
+def watch(client: Client, as_json: bool) -> None:
+    """Tasks and deliveries live; `q` ends. In a pipe: one line per event."""
+    if sys.stdout.isatty() and not as_json:
+        live.watch(client, output())
+        return
+    for event in client.stream_events(on_notice=print_notice):
+        print_event(event.body, None, as_json)
+
+
+@cli.command()
+@click.option("--forward-to", metavar="URL", help="Post each event to this URL, once, signed.")
+@click.option("--secret", metavar="whsec_...", help="What signs forwarded events; made up and printed if not given.")
+@click.option("--since", metavar="EVENT_ID", help="Begin after this event.")
+@click.option("--types", help="Such as task.failed,endpoint.* ; all if not given.")
+@talks
+def listen(
+    client: Client, *, as_json: bool, forward_to: str | None, secret: str | None, since: str | None, types: str | None
+) -> None:
+    """Print events as they happen, and pass them on to a local URL."""
+    forwarder = make_forwarder(forward_to, secret) if forward_to else None
+    patterns = [pattern.strip() for pattern in (types or "*").split(",")]
+    place = since
+    try:
+        for event in client.stream_events(last_event_id=since, on_notice=print_notice):
+            if any(fnmatchcase(event.type, pattern) for pattern in patterns):
+                print_event(event.body, forwarder.post(event) if forwarder else None, as_json)
+            place = event.id
+    except KeyboardInterrupt:
+        click.echo(f"Ended. Go on from here with --since {place}" if place else "Ended.", err=True)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+def make_forwarder(url: str, secret: str | None) -> Forwarder:
+    check_url(url, "--forward-to")
+    chosen = secret or make_secret()
+    try:
+        sign(chosen, "", 0, b"")
+    except ValueError as error:
+        raise click.BadParameter("this is no whsec_ followed by base64", param_hint="--secret") from error
+    if not secret:
+        click.echo(f"Signing secret for {url}: {chosen}", err=True)
+    return Forwarder(url, chosen)
+
+
+def print_notice(notice: StreamNotice) -> None:
+    click.secho(live.describe_notice(notice), err=True, dim=notice.connected, fg=None if notice.connected else "yellow")
+
+
+def print_event(event: Json, answer: Answer | None, as_json: bool) -> None:
+    said = f"{answer.status or answer.error} ({answer.duration_ms} ms)" if answer else ""
+    if as_json:
+        forwarded = {"forwarded": msgspec.to_builtins(answer)} if answer else {}
+        click.echo(json.dumps({**event, **forwarded}, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        output().print(terminal.event_line(event, said), soft_wrap=True)
+    else:
+        click.echo(terminal.plain_event(event, said))
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script: eval "$(taskhook completion bash)"."""
+    made = get_completion_class(shell)
+    if made:
+        click.echo(made(cli, {}, "taskhook", "_TASKHOOK_COMPLETE").source())
+
+
+def output() -> Console:
+    return Console(highlight=False)
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,132 @@
+"""What all commands share: sections of the help, failures as one line, the options that lead to the service."""
+
+import functools
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import click
+import httpx
+
+from service.cli import terminal
+from service.cli.local import find_place
+from service.client import ApiError, Client, ClientError, Json, Unreachable
+
+SECTIONS = {
+    "Run it": ("dev", "serve", "web", "worker", "migrate", "config"),
+    "Use it": ("submit", "tasks", "show", "watch", "listen"),
+    "Other": ("completion",),
+}
+EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_TIME_OVER, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+CONNECTION_OPTIONS = (
+    click.option("--url", metavar="URL", help="The service.  [env: TASKHOOK_URL; default: http://127.0.0.1:8000]"),
+    click.option("--api-key", metavar="KEY", help="[env: TASKHOOK_API_KEY; default: what `taskhook dev` made up]"),
+    click.option("--json", "as_json", is_flag=True, help="JSON for scripts: one document, or one a line."),
+)
+
+
+class Failure(click.ClickException):
+    """What went wrong and what to do, without a traceback."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance as well
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"{click.style('Error:', fg='red', bold=True)} {self.message}", err=True, file=file)
+
+
+class Commands(click.Group):
+    """Commands in sections; expected failures become one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ClientError as error:
+            failure = explain(error)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        failure.show()
+        ctx.exit(failure.exit_code)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for section, names in SECTIONS.items():
+            with formatter.section(section):
+                rows = [(name.ljust(width), self.commands[name].get_short_help_str(90)) for name in names]
+                formatter.write_dl(rows)
+
+
+def explain(error: ClientError) -> Failure:
+    match error:
+        case Unreachable(url=url, reason=reason) if reason.startswith("something answers"):
+            return Failure(f"At {url} {reason}. Give the address of a Taskhook with --url.", EXIT_UNREACHABLE)
+        case Unreachable(url=url, reason=reason):
+            advice = "Start one with `make run`, or give --url."
+            return Failure(f"No Taskhook answers at {url} ({reason}). {advice}", EXIT_UNREACHABLE)
+        case ApiError():
+            return Failure(_explain_refusal(error), EXIT_USAGE if error.status < 500 else EXIT_UNREACHABLE)
+        case _:
+            return Failure(str(error), EXIT_FAILED)
+
+
+def _explain_refusal(error: ApiError) -> str:
+    if error.status == 401:
+        return "The API key is missing or wrong. Give --api-key, or set TASKHOOK_API_KEY."
+    lines = [f"  {_location(entry.get('loc'))}: {terminal.clean(entry.get('msg'))}" for entry in error.errors]
+    said = terminal.clean(error.detail or error.title)
+    return "\n".join([said if error.status < 500 else f"Taskhook failed ({error.status}): {said}", *lines])
+
+
+def _location(loc: object) -> str:
+    """'input.n', whether it came as a string or as a path."""
+    path = [str(part) for part in loc] if isinstance(loc, list) else [str(loc or "request")]
+    return terminal.clean(".".join(path[1:] if path[0] == "body" and len(path) > 1 else path))
+
+
+def takes(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
+def talks(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --url, --api-key and --json; the command gets a Client and `as_json`."""
+
+    @functools.wraps(command)
+    def call(*, url: str | None, api_key: str | None, **arguments: Any) -> None:
+        place = find_place(url, api_key)
+        check_url(place.url, "--url")
+        if not (place.api_key or "").isascii() or not (place.api_key or "").isprintable():
+            raise click.BadParameter("this has characters that no key has", param_hint="--api-key")
+        with Client(place.url, place.api_key) as client:
+            command(client, **arguments)
+
+    return takes(CONNECTION_OPTIONS)(call)
+
+
+def check_url(url: str, option: str) -> None:
+    with suppress(httpx.InvalidURL):
+        parsed = httpx.URL(url)
+        if parsed.scheme in {"http", "https"} and parsed.host:
+            return
+    raise click.BadParameter(f"{url!r} is no http(s) URL", param_hint=option)
+
+
+def parse_pairs(ctx: click.Context, param: click.Parameter, values: Iterable[str]) -> dict[str, str]:
+    pairs = dict(value.partition("=")[::2] for value in values)
+    if "" in pairs or not all("=" in value for value in values):
+        raise click.BadParameter("give KEY=VALUE", ctx, param)
+    return pairs
+
+
+def parse_options(ctx: click.Context, param: click.Parameter, values: Iterable[str]) -> Json:
+    """Values are JSON where they read as such: safetyTolerance=2 is a number, watermark=me a string."""
+    return {key: _parse_value(value) for key, value in parse_pairs(ctx, param, values).items()}
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=str)
+    except ValueError:
+        return text

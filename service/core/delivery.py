@@ -1,0 +1,153 @@
+"""Subscribers: endpoints, the deliveries of events to them, and the attempts of each."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from service.core.env import Env
+from service.core.event import OPT_IN, Event, EventType
+
+Format = Literal["standard", "cloudevents"]
+DeliveryStatus = Literal["pending", "sending", "succeeded", "failed", "held"]
+"""What becomes of one event for one endpoint.
+
+pending    due at its time
+sending    an attempt is in flight
+succeeded  final: a 2xx came
+failed     final: the schedule is used up, or the subscriber said that it is gone
+held       its endpoint is disabled; `recover` sends it
+"""
+
+WEBHOOK_MAX_IN_FLIGHT = 10
+FAILING_AFTER = 4
+DISABLE_AFTER_DAYS = 5
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A subscriber. `failures` counts those in a row, `first_failed_at` is the oldest since the last success."""
+
+    id: str
+    url: str
+    secret: str
+    created_at: datetime
+    events: tuple[str, ...] = ("task.*",)
+    providers: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
+    format: Format = "standard"
+    headers: dict[str, str] = {}
+    max_in_flight: int = 10
+    rate_per_s: float | None = None
+    description: str = ""
+    enabled: bool = True
+    disabled_reason: str | None = None
+    disabled_at: datetime | None = None
+    old_secret: str | None = None
+    old_secret_until: datetime | None = None
+    failures: int = 0
+    failing: bool = False
+    first_failed_at: datetime | None = None
+    last_failed_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"Endpoint(id={self.id!r}, url={self.url!r}, enabled={self.enabled})"
+
+    def secrets_at(self, now: datetime) -> tuple[str, ...]:
+        """The secrets that sign now, newest first."""
+        if self.old_secret and self.old_secret_until and now < self.old_secret_until:
+            return (self.secret, self.old_secret)
+        return (self.secret,)
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True):
+    """What a delivery goes back to when the one attempt asked for by hand fails."""
+
+    status: DeliveryStatus
+    due_at: datetime | None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on its way to one endpoint, or to a task's own `url`.
+
+    `lane` groups what shares limits: the endpoint, or the origin of the url. `failures` is the position in the
+    schedule, `attempts` counts all, `lease` grows with each claim.
+    """
+
+    id: str
+    event_id: str
+    event_type: EventType
+    task_id: str | None
+    endpoint_id: str | None
+    url: str | None
+    lane: str
+    status: DeliveryStatus
+    due_at: datetime | None
+    created_at: datetime
+    finished_at: datetime | None = None
+    lease: int = 0
+    attempts: int = 0
+    failures: int = 0
+    resume: Resume | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try: what was answered, or why nothing was. `excerpt` is the first KiB of the answer."""
+
+    delivery_id: str
+    number: int
+    at: datetime
+    status_code: int | None
+    duration_ms: int
+    error: str | None
+    location: str | None
+    excerpt: str
+
+
+def matches(endpoint: Endpoint, event: Event) -> bool:
+    """Whether the endpoint's filters let the event through."""
+    if event.audience_id is not None:
+        return endpoint.id == event.audience_id
+    return (
+        endpoint.deleted_at is None
+        and endpoint.id != event.subject_id
+        and wants(endpoint, event.type)
+        and (not endpoint.providers or event.provider is None or event.provider in endpoint.providers)
+        and (event.task_id is None or endpoint.metadata.items() <= event.metadata.items())
+    )
+
+
+def wants(endpoint: Endpoint, event_type: EventType) -> bool:
+    """By name, or by a wildcard such as `task.*`, which leaves out the types that have to be asked for."""
+    if event_type in endpoint.events:
+        return True
+    return event_type not in OPT_IN and f"{event_type.split('.')[0]}.*" in endpoint.events
+
+
+def fan_out(event: Event, endpoints: Iterable[Endpoint], env: Env) -> Iterator[Delivery]:
+    """One delivery for each endpoint that the event is for, and one for the task's own URL; held where disabled."""
+    for endpoint in endpoints:
+        if matches(endpoint, event):
+            can_go = endpoint.enabled or event.audience_id is not None
+            yield _delivery(event, env, endpoint_id=endpoint.id, url=None, lane=endpoint.id, can_go=can_go)
+    if event.webhook_url is not None:
+        lane = "url:{0.scheme}://{0.netloc}".format(urlsplit(event.webhook_url))
+        yield _delivery(event, env, endpoint_id=None, url=event.webhook_url, lane=lane, can_go=True)
+
+
+def _delivery(event: Event, env: Env, *, endpoint_id: str | None, url: str | None, lane: str, can_go: bool) -> Delivery:
+    return Delivery(
+        id=env.new_id("delivery"),
+        event_id=event.id,
+        event_type=event.type,
+        task_id=event.task_id,
+        endpoint_id=endpoint_id,
+        url=url,
+        lane=lane,
+        status="pending" if can_go else "held",
+        due_at=event.at if can_go else None,
+        created_at=event.at,
+        resume=None if event.audience_id is None else Resume(status="failed", due_at=None),
+    )

@@ -1,0 +1,362 @@
+"""The life of a task: the only code that moves one. Every function is pure and gives back a Change.
+
+create -> begin (a worker takes it) -> advance (something was learned) ... -> final; cancel ends it from outside.
+"""
+
+from typing import Any, assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from service.core.change import Change, Entry, Outcome, Pause
+from service.core.env import Env
+from service.core.event import Event, EventType
+from service.core.observation import (
+    Accepted,
+    Failed,
+    NotFound,
+    NotSent,
+    Observation,
+    Pending,
+    Succeeded,
+    Throttled,
+    Unconfirmed,
+    Unreadable,
+    Unverified,
+)
+from service.core.problems import Conflict
+from service.core.schedule import Policy, submit_backoff_s
+from service.core.task import Result, Status, Task, TaskError, Via
+from service.core.times import after
+from service.core.views import view_task
+
+TIMELINE_MAX = 500
+"""Entries kept of one task: a sender that repeats itself can't fill the disk."""
+
+FINAL_EVENTS: dict[Status, EventType] = {
+    "succeeded": "task.succeeded",
+    "failed": "task.failed",
+    "canceled": "task.canceled",
+}
+
+
+def create(task: Task, env: Env) -> Change:
+    """A new task, due at once."""
+    task = replace(task, due_at=task.created_at)
+    task, entries = _note(task, env, "task.created", model=f"{task.provider}/{task.model}")
+    return Change(tasks=(task,), timeline=entries)
+
+
+def begin(task: Task, env: Env, policy: Policy) -> Change:
+    """A worker takes a due task: what comes back as `sending` it submits, as `tracking` it polls.
+
+    Durable before a byte leaves: a task found again in `sending` died in flight, and its submit may have arrived.
+    """
+    late = env.now() >= task.deadline_at
+    match task.step:
+        case "submit" if late:
+            return _expire(task, env)
+        case "submit":
+            return _send(task, env, policy)
+        case "sending":
+            stopped = Unconfirmed(reason="the service stopped while it was being sent")
+            return advance(task, stopped, "submit", env, policy)
+        case "unconfirmed":
+            return _expire(task, env)
+        case "tracking":
+            return _poll_or_expire(task, env, policy)
+        case "done":
+            return Change(outcome="stale")
+    assert_never(task.step)
+
+
+def advance(
+    task: Task, observation: Observation, via: Via, env: Env, policy: Policy, lease: int | None = None
+) -> Change:
+    """Something was learned about the task: from a submit's answer, a poll or a callback.
+
+    `lease` is that of the worker that submitted; one that was away too long can add what it learned, not take it back.
+    """
+    if via == "callback":
+        return _called_back(task, observation, env, policy)
+    if task.is_final:
+        return _after_the_end(task, observation, via, env)
+    if via == "poll":
+        task = replace(task, polls=task.polls + 1)
+    elif _is_overtaken(task, observation, lease):
+        task, entries = _note(task, env, "submit.overtaken", says=_tag(observation))
+        return Change(outcome="stale", tasks=(task,), timeline=entries)
+    return _learn(task, observation, via, env, policy)
+
+
+def cancel(task: Task, env: Env) -> Change:
+    """The caller no longer wants it. Raises Conflict when it has ended otherwise."""
+    if task.status == "canceled":
+        return Change(outcome="duplicate", tasks=(task,))
+    if task.is_final:
+        raise Conflict(f"The task is {task.status}; a final state never changes.")
+    return _finish(task, env, "canceled", "cancel")
+
+
+def erase(task: Task, env: Env) -> Task:
+    """What is left of a task: its ids, states and times stay, and nothing of what was asked for or came out."""
+    if not task.is_final:
+        raise Conflict(f"The task is {task.status}; only a final task can be erased. Cancel it first.")
+    erased_error = replace(task.error, message="(erased)") if task.error else None
+    return replace(
+        task,
+        input=replace(task.input, prompt="", image_url=None, options={}),
+        metadata={},
+        webhook_url=None,
+        result=None,
+        late_result=None,
+        error=erased_error,
+        erased_at=task.erased_at or env.now(),
+    )
+
+
+# --- what a worker starts ---------------------------------------------------------------------------------------------
+
+
+def _send(task: Task, env: Env, policy: Policy) -> Change:
+    task = replace(
+        task,
+        step="sending",
+        lease=task.lease + 1,
+        submits=task.submits + 1,
+        due_at=after(env.now(), policy.submit_lease_s),
+    )
+    return _run(task, env) if policy.blocking else Change(tasks=(task,))
+
+
+def _poll_or_expire(task: Task, env: Env, policy: Policy) -> Change:
+    if not policy.polling:
+        return _expire(task, env)
+    return Change(tasks=(replace(task, lease=task.lease + 1, due_at=after(env.now(), policy.poll_lease_s)),))
+
+
+# --- what is learned --------------------------------------------------------------------------------------------------
+
+
+def _called_back(task: Task, observation: Observation, env: Env, policy: Policy) -> Change:
+    task = replace(task, callbacks=task.callbacks + 1)
+    named = getattr(observation, "provider_task_id", None)
+    if named and task.provider_task_id and named != task.provider_task_id:
+        return _poll_soon(task, env, policy, "mismatch", "callback.mismatched", provider_task_id=named)
+    if task.is_final:
+        return _after_the_end(task, observation, "callback", env)
+    if isinstance(observation, Unreadable):
+        return _poll_soon(task, env, policy, "unreadable", "callback.unreadable", reason=observation.reason)
+    task = _adopt(task, named, env)
+    if policy.confirm and policy.polling:
+        return _poll_soon(task, env, policy, "hint", "callback.hinted", says=_tag(observation))
+    return _learn(task, observation, "callback", env, policy)
+
+
+def _is_overtaken(task: Task, observation: Observation, lease: int | None) -> bool:
+    """A submit that did not arrive says nothing about a task that went on meanwhile: called back, or taken over."""
+    went_on = task.step != "sending" or (lease is not None and lease != task.lease)
+    return went_on and isinstance(observation, NotSent | Throttled | Unconfirmed)
+
+
+def _learn(task: Task, observation: Observation, via: Via, env: Env, policy: Policy) -> Change:
+    match observation:
+        case Accepted():
+            return _accepted(task, observation, env, policy)
+        case Succeeded() | Failed():
+            return _end(task, observation, via, env)
+        case NotSent() | Throttled() | Unconfirmed() if via == "submit":
+            return _set_back(task, observation, env, policy)
+        case Pending() | NotFound() | Throttled() | NotSent() | Unconfirmed() | Unreadable() | Unverified():
+            task = replace(task, lost=isinstance(observation, NotFound))
+            return _keep_waiting(task, observation, via, env, policy)
+    assert_never(observation)
+
+
+def _end(task: Task, observation: Succeeded | Failed, via: Via, env: Env) -> Change:
+    task = _adopt(task, observation.provider_task_id, env)
+    if isinstance(observation, Succeeded):
+        return _finish(task, env, "succeeded", via, result=_result(task, observation))
+    return _finish(task, env, "failed", via, error=observation.error)
+
+
+def _set_back(task: Task, observation: NotSent | Throttled | Unconfirmed, env: Env, policy: Policy) -> Change:
+    if isinstance(observation, Unconfirmed):
+        return _unconfirmed(task, observation, env, policy)
+    return _try_again(task, observation, env)
+
+
+def _accepted(task: Task, observation: Accepted, env: Env, policy: Policy) -> Change:
+    now = env.now()
+    wait_s = policy.first_wait_s()
+    task = replace(
+        task,
+        step="tracking",
+        provider_task_id=observation.provider_task_id,
+        cost=observation.cost,
+        submitted_at=task.submitted_at or now,
+        setback=None,
+        wait_s=wait_s,
+        due_at=min(after(now, env.jitter(wait_s)), task.deadline_at),
+    )
+    task, entries = _note(task, env, "submit.accepted", provider_task_id=task.provider_task_id, cost=task.cost)
+    change = _run(task, env)
+    return replace(change, timeline=entries + change.timeline)
+
+
+def _unconfirmed(task: Task, observation: Unconfirmed, env: Env, policy: Policy) -> Change:
+    task, entries = _note(task, env, "submit.unconfirmed", reason=observation.reason, then=task.on_unconfirmed)
+    if task.on_unconfirmed == "resubmit":
+        due_at = min(after(env.now(), env.jitter(submit_backoff_s(task.submits))), task.deadline_at)
+        return Change(tasks=(replace(task, step="submit", due_at=due_at),), timeline=entries)
+    if policy.callbacks:
+        return Change(tasks=(replace(task, step="unconfirmed", due_at=task.deadline_at),), timeline=entries)
+    # Without a callback nothing can ever name this task, so its caller need not wait for the deadline.
+    ended = _finish(task, env, "failed", "submit", error=_unconfirmed_error(observation.reason))
+    return replace(ended, timeline=entries + ended.timeline)
+
+
+def _try_again(task: Task, observation: NotSent | Throttled, env: Env) -> Change:
+    throttled = isinstance(observation, Throttled)
+    setback = TaskError(
+        code="rate_limited" if throttled else "provider_unavailable", message=observation.reason, retryable=True
+    )
+    wait_s = max(env.jitter(submit_backoff_s(task.submits)), observation.retry_after_s or 0.0)
+    due_at = after(env.now(), wait_s)
+    pauses = (Pause(provider=task.provider, until=due_at),) if throttled else ()
+    task = replace(task, step="submit", setback=setback, due_at=min(due_at, task.deadline_at))
+    kind, next_in_s = f"submit.{_tag(observation)}", round(wait_s, 1)
+    task, entries = _note(task, env, kind, reason=observation.reason, next_in_s=next_in_s)
+    return Change(tasks=(task,), timeline=entries, pauses=pauses)
+
+
+def _keep_waiting(task: Task, observation: Observation, via: Via, env: Env, policy: Policy) -> Change:
+    reason = getattr(observation, "reason", None)
+    task, entries = _note(task, env, f"{via}.{_tag(observation)}", **({"reason": reason} if reason else {}))
+    if via == "callback":
+        change = _confirmed(task, env, policy)
+        return replace(change, timeline=entries + change.timeline)
+    now = env.now()
+    if now >= task.deadline_at:
+        ended = _expire(task, env)
+        return replace(ended, timeline=entries + ended.timeline)
+    wait_s = policy.next_wait_s(task.wait_s)
+    due_at = after(now, max(env.jitter(wait_s), getattr(observation, "retry_after_s", None) or 0.0))
+    pauses = (Pause(provider=task.provider, until=due_at),) if isinstance(observation, Throttled) else ()
+    task = replace(task, wait_s=wait_s, due_at=min(due_at, task.deadline_at))
+    return Change(tasks=(task,), timeline=entries, pauses=pauses)
+
+
+def _poll_soon(task: Task, env: Env, policy: Policy, outcome: Outcome, kind: str, **detail: Any) -> Change:
+    """A callback that can't be believed: written down, and the provider asked over its authenticated API."""
+    task, entries = _note(task, env, kind, **detail)
+    if task.is_final:
+        return Change(outcome=outcome, tasks=(task,), timeline=entries)
+    if task.provider_task_id is None or not policy.polling:
+        return Change(outcome=outcome, tasks=(task,), timeline=entries)
+    change = _run(replace(task, step="tracking", due_at=env.now(), wait_s=None), env)
+    return replace(change, outcome=outcome, timeline=entries + change.timeline)
+
+
+def _adopt(task: Task, named: str | None, env: Env) -> Task:
+    """Takes over the provider's id from an answer that came before the submit's own: the submit did arrive."""
+    if not named or task.provider_task_id:
+        return task
+    return replace(task, provider_task_id=named, submitted_at=task.submitted_at or env.now())
+
+
+def _confirmed(task: Task, env: Env, policy: Policy) -> Change:
+    """A callback that says pending: it can name a task whose submit was never confirmed, which is then polled."""
+    if task.step not in ("sending", "unconfirmed") or not task.provider_task_id:
+        return Change(outcome="noted", tasks=(task,))
+    wait_s = policy.first_wait_s()
+    due_at = min(after(env.now(), env.jitter(wait_s)), task.deadline_at)
+    return _run(replace(task, step="tracking", wait_s=wait_s, due_at=due_at), env)
+
+
+def _after_the_end(task: Task, observation: Observation, via: Via, env: Env) -> Change:
+    wanted = task.status != "succeeded" and not task.late_result and not task.erased_at
+    if not (wanted and isinstance(observation, Succeeded)):
+        task, entries = _note(task, env, f"{via}.duplicate", says=_tag(observation), status=task.status)
+        return Change(outcome="duplicate", tasks=(task,), timeline=entries)
+    task, entries = _note(task, env, f"{via}.late", says="succeeded", status=task.status)
+    task = replace(task, late_result=_result(task, observation))
+    return Change(outcome="late", tasks=(task,), timeline=entries, events=(_event(task, env, "task.late_result"),))
+
+
+# --- how it ends ------------------------------------------------------------------------------------------------------
+
+
+def _expire(task: Task, env: Env) -> Change:
+    return _finish(task, env, "failed", "deadline", error=_deadline_error(task))
+
+
+def _deadline_error(task: Task) -> TaskError:
+    match task.step:
+        case "submit":
+            return task.setback or _timeout("It was not sent before its deadline: the account was at its limit.")
+        case "unconfirmed" | "sending":
+            return _unconfirmed_error("no callback came before the deadline")
+    if task.lost:
+        return TaskError(code="expired_result", message="The provider does not know the task.", retryable=True)
+    return _timeout("The provider did not finish before the deadline.")
+
+
+def _timeout(message: str) -> TaskError:
+    return TaskError(code="timeout", message=message, retryable=True)
+
+
+def _unconfirmed_error(reason: str) -> TaskError:
+    message = f"It was sent, but whether the provider took it is unknown ({reason}); it may have been charged."
+    return TaskError(code="submit_unconfirmed", message=message)
+
+
+def _finish(
+    task: Task, env: Env, status: Status, via: Via, *, result: Result | None = None, error: TaskError | None = None
+) -> Change:
+    task = replace(
+        task, status=status, step="done", via=via, result=result, error=error, due_at=None, finished_at=env.now()
+    )
+    detail = {"code": error.code, "message": error.message} if error else {}
+    task, entries = _note(task, env, f"task.{status}", via=via, **detail)
+    return Change(tasks=(task,), timeline=entries, events=(_event(task, env, FINAL_EVENTS[status], task.webhook_url),))
+
+
+def _run(task: Task, env: Env) -> Change:
+    """The provider has it: running, told once to those who asked for it."""
+    if task.status == "running":
+        return Change(tasks=(task,))
+    task = replace(task, status="running")
+    task, entries = _note(task, env, "task.running")
+    return Change(tasks=(task,), timeline=entries, events=(_event(task, env, "task.running"),))
+
+
+def _result(task: Task, observation: Succeeded) -> Result:
+    cost = task.cost if observation.cost is None else observation.cost
+    return Result(images=observation.images, cost=cost, raw=observation.raw)
+
+
+def _event(task: Task, env: Env, kind: EventType, webhook_url: str | None = None) -> Event:
+    return Event(
+        id=env.new_id("event"),
+        type=kind,
+        at=env.now(),
+        data=msgspec.json.encode(view_task(task)),
+        task_id=task.id,
+        provider=task.provider,
+        metadata=task.metadata,
+        webhook_url=webhook_url,
+    )
+
+
+def _note(task: Task, env: Env, kind: str, **detail: Any) -> tuple[Task, tuple[Entry, ...]]:
+    if task.entries >= TIMELINE_MAX and not kind.startswith("task."):
+        return task, ()
+    number = task.entries + 1
+    return replace(task, entries=number), (
+        Entry(task_id=task.id, number=number, at=env.now(), type=kind, detail=detail),
+    )
+
+
+def _tag(observation: Observation) -> str:
+    return str(observation.__struct_config__.tag)

@@ -1,0 +1,150 @@
+"""The task: one job for one provider, its states and the ways it can end."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
+"""What the outside sees.
+
+queued     stored, not accepted by the provider yet
+running    accepted by the provider, or held open by one that answers with the result
+succeeded  final: the result is there
+failed     final: `error` says why
+canceled   final: the caller no longer wants it; the provider may still finish and charge it
+"""
+
+Step = Literal["submit", "sending", "unconfirmed", "tracking", "done"]
+"""What the worker does with it next.
+
+submit       send it when it is due and the account has room
+sending      a submit is in flight; found again after its lease, its outcome is unknown
+unconfirmed  the provider may have it: a callback or the deadline decides
+tracking     accepted: poll it when it is due
+done         final, never due again
+"""
+
+Via = Literal["callback", "poll", "submit", "deadline", "cancel"]
+
+ErrorCode = Literal[
+    "invalid_request",
+    "content_policy",
+    "authentication",
+    "insufficient_credits",
+    "rate_limited",
+    "provider_error",
+    "provider_unavailable",
+    "submit_unconfirmed",
+    "timeout",
+    "expired_result",
+]
+"""Why a task failed.
+
+invalid_request       the provider refused the input
+content_policy        the provider's moderation refused prompt, input picture or result
+authentication        the provider refused our key
+insufficient_credits  the account has no credits left
+rate_limited          throttled until the deadline
+provider_error        the provider said that it failed
+provider_unavailable  no submit reached the provider before the deadline
+submit_unconfirmed    the submit's outcome never became known; it may have been charged
+timeout               accepted, but not finished by the deadline
+expired_result        the provider no longer knows the task
+"""
+
+FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled"})
+STATUSES: tuple[Status, ...] = get_args(Status)
+ERROR_CODES: tuple[ErrorCode, ...] = get_args(ErrorCode)
+
+PROMPT_MAX = 20_000
+URL_MAX = 2_083
+
+Url = Annotated[str, Meta(max_length=URL_MAX, pattern=r"^https?://[^\s]+$")]
+Label = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class TaskInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to make, in words common to all providers; `options` go to the provider under its own names."""
+
+    prompt: Annotated[str, Meta(min_length=1, max_length=PROMPT_MAX)]
+    aspect_ratio: Annotated[str, Meta(max_length=32)] | None = None
+    size: Annotated[str, Meta(max_length=32)] | None = None
+    n: Annotated[int, Meta(ge=1, le=100)] = 1
+    image_url: Url | None = None
+    output_format: Annotated[str, Meta(max_length=32)] | None = None
+    translate: bool | None = None
+    options: dict[Label, Any] = {}
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture at the provider. Links die: fetch it before `expires_at`. What the provider does not tell is null."""
+
+    url: str
+    expires_at: str | None = None
+    content_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+    original_url: str | None = None
+    original_expires_at: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came out; `cost` is in the provider's own credits, `raw` the provider's final payload byte for byte."""
+
+    images: tuple[Image, ...]
+    cost: float | None = None
+    raw: msgspec.Raw | None = None
+
+
+class TaskError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why it failed; `provider_code` is the provider's word, `retryable` whether the same request may succeed later."""
+
+    code: ErrorCode
+    message: str
+    provider_code: str | None = None
+    retryable: bool = False
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One task with all that a decision about it needs.
+
+    `wait_s` is the present distance between polls, `submits` how often it was sent, `setback` why the last submit did
+    not arrive, `entries` how many timeline entries it has, `lost` whether the last poll did not find it, `lease` a
+    number that grows with each claim, so that a worker that was away too long can be told from the one that took over.
+    """
+
+    id: str
+    provider: str
+    model: str
+    input: TaskInput
+    metadata: dict[str, str]
+    webhook_url: str | None
+    on_unconfirmed: Literal["wait", "resubmit"]
+    created_at: datetime
+    deadline_at: datetime
+    status: Status = "queued"
+    step: Step = "submit"
+    due_at: datetime | None = None
+    lease: int = 0
+    provider_task_id: str | None = None
+    result: Result | None = None
+    error: TaskError | None = None
+    late_result: Result | None = None
+    cost: float | None = None
+    via: Via | None = None
+    polls: int = 0
+    callbacks: int = 0
+    submits: int = 0
+    entries: int = 0
+    wait_s: float | None = None
+    setback: TaskError | None = None
+    lost: bool = False
+    submitted_at: datetime | None = None
+    finished_at: datetime | None = None
+    erased_at: datetime | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL

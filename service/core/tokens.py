@@ -1,0 +1,43 @@
+"""The callback token: names a task and can't be made without a secret key.
+
+A token is `task_<32 hex>.<64 base64url>`: the signature is an HMAC-SHA384, whose 48 bytes fill base64 exactly, so that
+each signature has one spelling. The provider is the signer's salt: a token holds for its own provider alone.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from itsdangerous import BadSignature, Signer
+
+from service.core.problems import Forbidden
+
+_SHAPE = re.compile(r"task_[0-9a-f]{32}\.[A-Za-z0-9_-]{64}", re.ASCII)
+
+
+class CallbackTokens:
+    """Signs with the first of the keys, verifies with all of them."""
+
+    def __init__(self, secret_keys: Sequence[str], providers: Sequence[str]) -> None:
+        oldest_first = list(reversed(secret_keys))
+        self._signers = {
+            provider: Signer(
+                oldest_first,
+                salt=f"taskhook.callback.{provider}",
+                key_derivation="hmac",
+                digest_method=hashlib.sha384,
+            )
+            for provider in providers
+        }
+
+    def sign(self, provider: str, task_id: str) -> str:
+        return self._signers[provider].sign(task_id).decode()
+
+    def verify(self, provider: str, token: str) -> str:
+        """The task's id. Raises Forbidden; the token itself is never told."""
+        if _SHAPE.fullmatch(token) is None:
+            raise Forbidden("This callback URL is not one of ours.")
+        try:
+            return self._signers[provider].unsign(token).decode()
+        except BadSignature:
+            raise Forbidden("This callback URL is not one of ours.") from None

@@ -1,0 +1,214 @@
+"""The public JSON of every object, and so what stays inside: answers, events and OpenAPI draw on it alone."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from service.core.change import Entry
+from service.core.delivery import Attempt, Delivery, DeliveryStatus, Endpoint, Format
+from service.core.event import EventType
+from service.core.task import Result, Status, Task, TaskError, TaskInput, Via
+from service.core.times import rfc3339
+
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-01T00:00:00.000Z"])]
+
+
+def time_or_null(at: datetime | None) -> Time | None:
+    return None if at is None else rfc3339(at)
+
+
+class ErasedInput(msgspec.Struct, frozen=True):
+    """What is left of the input of an erased task: nothing."""
+
+
+class Tracking(msgspec.Struct, frozen=True, kw_only=True):
+    """What ended the task (null before), and how often it was polled and called back."""
+
+    via: Via | None
+    polls: int
+    callbacks: int
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True):
+    """The task, in every answer and in every event. `late_result` is what came after it had ended otherwise."""
+
+    id: str
+    object: Literal["task"] = "task"
+    status: Status
+    provider: str
+    model: str
+    provider_task_id: str | None
+    input: TaskInput | dict[str, Any]
+    metadata: dict[str, str]
+    result: Result | None
+    error: TaskError | None
+    late_result: Result | UnsetType = UNSET
+    tracking: Tracking
+    created_at: Time
+    submitted_at: Time | None
+    finished_at: Time | None
+    deadline_at: Time
+    erased_at: Time | UnsetType = UNSET
+
+
+def view_task(task: Task) -> TaskView:
+    return TaskView(
+        id=task.id,
+        status=task.status,
+        provider=task.provider,
+        model=task.model,
+        provider_task_id=task.provider_task_id,
+        input={} if task.erased_at else task.input,
+        metadata=task.metadata,
+        result=task.result,
+        error=task.error,
+        late_result=task.late_result or UNSET,
+        tracking=Tracking(via=task.via, polls=task.polls, callbacks=task.callbacks),
+        created_at=rfc3339(task.created_at),
+        submitted_at=time_or_null(task.submitted_at),
+        finished_at=time_or_null(task.finished_at),
+        deadline_at=rfc3339(task.deadline_at),
+        erased_at=rfc3339(task.erased_at) if task.erased_at else UNSET,
+    )
+
+
+class TimelineItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened; what `detail` holds depends on the type."""
+
+    at: Time
+    type: str
+    detail: dict[str, Any]
+
+
+def view_entry(entry: Entry) -> TimelineItem:
+    return TimelineItem(at=rfc3339(entry.at), type=entry.type, detail=entry.detail)
+
+
+class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
+    """A subscriber. `secret` is there at creation and rotation alone, `held` counts what waits for `recover`."""
+
+    id: str
+    object: Literal["endpoint"] = "endpoint"
+    url: str
+    events: tuple[str, ...]
+    providers: tuple[str, ...]
+    metadata: dict[str, str]
+    format: Format
+    headers: dict[str, str]
+    max_in_flight: int
+    rate_per_s: float | None
+    description: str
+    enabled: bool
+    failing: bool
+    disabled_reason: str | None
+    disabled_at: Time | None
+    held: int
+    created_at: Time
+    secret: str | UnsetType = UNSET
+
+
+def view_endpoint(endpoint: Endpoint, held: int, *, show_secret: bool = False) -> EndpointView:
+    """Values of headers may be keys of the subscriber, so their names alone are shown."""
+    return EndpointView(
+        id=endpoint.id,
+        url=endpoint.url,
+        events=endpoint.events,
+        providers=endpoint.providers,
+        metadata=endpoint.metadata,
+        format=endpoint.format,
+        headers=dict.fromkeys(endpoint.headers, "(hidden)"),
+        max_in_flight=endpoint.max_in_flight,
+        rate_per_s=endpoint.rate_per_s,
+        description=endpoint.description,
+        enabled=endpoint.enabled,
+        failing=endpoint.failing,
+        disabled_reason=endpoint.disabled_reason,
+        disabled_at=time_or_null(endpoint.disabled_at),
+        held=held,
+        created_at=rfc3339(endpoint.created_at),
+        secret=endpoint.secret if show_secret else UNSET,
+    )
+
+
+class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an `endpoint.*` event tells of its endpoint."""
+
+    id: str
+    object: Literal["endpoint"] = "endpoint"
+    url: str
+    enabled: bool
+    failures: int
+    first_failed_at: Time | None
+    disabled_reason: str | None
+    last_error: str | None
+
+
+def view_endpoint_facts(endpoint: Endpoint, last_error: str | None) -> EndpointFacts:
+    return EndpointFacts(
+        id=endpoint.id,
+        url=endpoint.url,
+        enabled=endpoint.enabled,
+        failures=endpoint.failures,
+        first_failed_at=time_or_null(endpoint.first_failed_at),
+        disabled_reason=endpoint.disabled_reason,
+        last_error=last_error,
+    )
+
+
+class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
+    """One try; `error` says why it does not count as received, `response` is the first KiB of the answer."""
+
+    number: int
+    at: Time
+    status_code: int | None
+    duration_ms: int
+    error: str | None
+    location: str | None
+    response: str
+
+
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on its way to one endpoint; `url` is the task's own where there is no endpoint."""
+
+    id: str
+    object: Literal["delivery"] = "delivery"
+    event_id: str
+    event_type: EventType
+    task_id: str | None
+    endpoint_id: str | None
+    url: str | None
+    status: DeliveryStatus
+    next_attempt_at: Time | None
+    created_at: Time
+    finished_at: Time | None
+    attempts: tuple[AttemptView, ...]
+
+
+def view_delivery(delivery: Delivery, attempts: Sequence[Attempt]) -> DeliveryView:
+    return DeliveryView(
+        id=delivery.id,
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        task_id=delivery.task_id,
+        endpoint_id=delivery.endpoint_id,
+        url=delivery.url,
+        status=delivery.status,
+        next_attempt_at=time_or_null(delivery.due_at if delivery.status == "pending" else None),
+        created_at=rfc3339(delivery.created_at),
+        finished_at=time_or_null(delivery.finished_at),
+        attempts=tuple(
+            AttemptView(
+                number=attempt.number,
+                at=rfc3339(attempt.at),
+                status_code=attempt.status_code,
+                duration_ms=attempt.duration_ms,
+                error=attempt.error,
+                location=attempt.location,
+                response=attempt.excerpt,
+            )
+            for attempt in attempts
+        ),
+    )

@@ -1,0 +1,264 @@
+"""The two clients: provider calls that tell "not sent" from "unconfirmed", and posts to subscribers under a guard."""
+
+import asyncio
+import http.cookiejar
+import io
+import math
+import ssl
+import time
+import zlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+import aiohttp
+import httpx
+import msgspec
+from aiohttp.abc import AbstractResolver
+from httpx_aiohttp import AiohttpTransport
+
+from service.core.env import Env
+from service.core.observation import NotSent, Unconfirmed
+from service.outbound.failures import clean, reason_of, surely_not_sent
+from service.outbound.guard import URL_MAX, Guard, Target
+from service.outbound.resolver import Resolver
+from service.providers.base import HttpReply, HttpRequest
+
+USER_AGENT = "Taskhook"
+REPLY_MAX = 2 * 1024 * 1024
+EXCERPT_MAX = 1024
+
+# Below the shortest idle times of common servers (2 s), so that a paid submit hardly ever meets a connection that its
+# server is just closing.
+_KEEPALIVE_S = 1.0
+_CONNECT_S = 10.0
+_WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+# Above this size aiohttp wants a file, which it writes in pieces.
+_ONE_PIECE_MAX = 1 << 20
+
+
+class ProviderClient:
+    """Calls providers: httpx over aiohttp. Follows no redirect, keeps no cookie, sends no POST twice.
+
+    httpx-aiohttp names every lost connection a ConnectTimeout, so faults are judged by the aiohttp error beneath.
+    """
+
+    def __init__(
+        self, env: Env, *, resolver: AbstractResolver | None = None, tls: ssl.SSLContext | None = None, limit: int = 256
+    ) -> None:
+        self._env = env
+        self._resolver = resolver or Resolver()
+        self._tls = tls or ssl.create_default_context()
+        self._limit = limit
+        self._client = httpx.AsyncClient(
+            transport=AiohttpTransport(verify=self._tls, trust_env=False, client=self._open_session),
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def send(self, request: HttpRequest) -> HttpReply | NotSent | Unconfirmed:
+        """The answer, whatever its status, within `request.timeout_s`; NotSent only when no byte can have arrived."""
+        if self._client.is_closed:
+            return NotSent(reason="shutting down")
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                return await self._exchange(request)
+        except TimeoutError:
+            return Unconfirmed(reason=f"timed out after {request.timeout_s:g} s")
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _exchange(self, request: HttpRequest) -> HttpReply | NotSent | Unconfirmed:
+        connect_s = min(_CONNECT_S, request.timeout_s / 2)
+        try:
+            outgoing = self._build(request, connect_s)
+        except (ValueError, httpx.InvalidURL):
+            return NotSent(reason="invalid URL or header")
+        try:
+            response = await self._client.send(outgoing, stream=True)
+        except Exception as exc:
+            fault = _beneath(exc)
+            reason = reason_of(fault, connect_s=connect_s, total_s=request.timeout_s)
+            return NotSent(reason=reason) if surely_not_sent(fault) else Unconfirmed(reason=reason)
+        try:
+            return await self._read(response)
+        except Exception as exc:
+            reason = reason_of(_beneath(exc), connect_s=connect_s, total_s=request.timeout_s)
+            return Unconfirmed(reason=reason)
+        finally:
+            await response.aclose()
+
+    def _build(self, request: HttpRequest, connect_s: float) -> httpx.Request:
+        return self._client.build_request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            content=request.body,
+            timeout=httpx.Timeout(None, pool=connect_s),
+        )
+
+    async def _read(self, response: httpx.Response) -> HttpReply | Unconfirmed:
+        sent = await _bounded(response)
+        body = None if sent is None else _decoded(sent, response.headers.get("content-encoding", ""))
+        if body is None:
+            return Unconfirmed(reason=f"answer over {REPLY_MAX >> 20} MiB")
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return HttpReply(status=response.status_code, headers=headers, body=body, received_at=self._env.now())
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            resolver=self._resolver, ssl=self._tls, keepalive_timeout=_KEEPALIVE_S, limit=self._limit
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
+class Attempted(msgspec.Struct, frozen=True, kw_only=True):
+    """What one post to a subscriber came to; `error` is None exactly when it was received."""
+
+    status_code: int | None
+    error: str | None
+    excerpt: str
+    retry_after: str | None
+    location: str | None
+    duration_ms: int
+
+    @property
+    def received(self) -> bool:
+        """A 2xx whose body, or its first KiB, came in time."""
+        return self.error is None and self.status_code is not None
+
+
+class Poster:
+    """Posts to subscribers: aiohttp over one connector whose every socket the guard opens.
+
+    Nothing else can open one: no proxy, no redirect, TCP alone; a pooled connection leads to an address judged before.
+    At most `limit` posts are under way, and `limit_per_host` to one host; more wait, within their own time.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        timeout_s: float = 15.0,
+        limit: int = 512,
+        limit_per_host: int = 128,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._guard = guard
+        self._timeout_s = timeout_s
+        self._limits = (limit, limit_per_host)
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes) -> Attempted:
+        """One attempt; never raises, whatever the network does."""
+        started = time.monotonic()
+        target = self._guard.target(url)
+        if isinstance(target, str):
+            return _attempted(None, f"refused: URL {target}", b"", started)
+        response: aiohttp.ClientResponse | None = None
+        kept = bytearray()
+        try:
+            response = await self._send(target, headers, body)
+            await _keep_first(kept, response.content)
+            error = _verdict(response)
+        except Exception as exc:
+            error = reason_of(exc, connect_s=self._timeout_s, total_s=self._timeout_s)
+        finally:
+            if response is not None and not response.closed:
+                response.close()
+        return _attempted(response, error, kept, started)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _send(self, target: Target, headers: dict[str, str], body: bytes) -> aiohttp.ClientResponse:
+        session = self._session or self._open_session()
+        data = body if len(body) <= _ONE_PIECE_MAX else io.BytesIO(body)
+        return await session.post(target.url, data=data, headers=headers, allow_redirects=False)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        limit, limit_per_host = self._limits
+        connector = aiohttp.TCPConnector(
+            resolver=self._guard.resolver,
+            socket_factory=self._guard.socket_factory,
+            ssl=self._tls or True,
+            limit=limit,
+            limit_per_host=limit_per_host,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            # Without the infinite threshold aiohttp rounds long times up to whole seconds of the loop's clock.
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s, ceil_threshold=math.inf),
+            read_bufsize=8 * EXCERPT_MAX,
+        )
+        return self._session
+
+
+async def _keep_first(kept: bytearray, content: aiohttp.StreamReader) -> None:
+    """The first KiB, or all there is."""
+    while len(kept) < EXCERPT_MAX and not content.at_eof():
+        kept += await content.read(EXCERPT_MAX - len(kept))
+
+
+def _verdict(response: aiohttp.ClientResponse) -> str | None:
+    if 200 <= response.status < 300:
+        return None
+    location = response.headers.get("Location")
+    if location and 300 <= response.status < 400:
+        return f"redirect to {clean(location, 200)}"
+    return f"status {response.status}"
+
+
+def _attempted(
+    response: aiohttp.ClientResponse | None, error: str | None, kept: bytes | bytearray, started: float
+) -> Attempted:
+    retry_after = location = None
+    if response is not None:
+        retry_after, location = response.headers.get("Retry-After"), response.headers.get("Location")
+    return Attempted(
+        status_code=None if response is None else response.status,
+        error=error,
+        excerpt=kept.decode(errors="replace").replace("\0", ""),
+        retry_after=retry_after and clean(retry_after),
+        location=location and clean(location, URL_MAX),
+        duration_ms=round((time.monotonic() - started) * 1000),
+    )
+
+
+def _beneath(exc: Exception) -> BaseException:
+    """The aiohttp error that httpx-aiohttp translated."""
+    return exc.__cause__ or exc if isinstance(exc, httpx.TransportError) else exc
+
+
+async def _bounded(response: httpx.Response) -> bytes | None:
+    """The body as sent; None when it is over the limit."""
+    body = bytearray()
+    async with aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw())) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > REPLY_MAX:
+                return None
+    return bytes(body)
+
+
+def _decoded(body: bytes, encoding: str) -> bytes | None:
+    """The body out of the encoding that nobody asked for; None when it would be over the limit, raises when broken."""
+    wbits = _WBITS.get(encoding.strip().lower())
+    if wbits is None or not body:
+        return body
+    inflater = zlib.decompressobj(wbits)
+    plain = inflater.decompress(body, REPLY_MAX + 1)
+    if len(plain) > REPLY_MAX:
+        return None
+    if not inflater.eof:
+        raise zlib.error("incomplete")
+    return plain

@@ -1,0 +1,206 @@
+"""What a provider is to the rest of Taskhook: declared data, and pure functions between values and bytes."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from service.core.observation import Observation
+from service.core.problems import FieldError
+from service.core.schedule import Policy
+from service.core.task import Task, TaskInput
+
+USER_AGENT = f"Taskhook/{version('taskhook')}"
+POLL_TIMEOUT_S = 30.0
+DEPTH_MAX = 100
+"""Levels of nesting in foreign JSON: far more than any provider sends, far fewer than Python's stack."""
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """An option under the provider's own name, with what it allows; `maximum_edit` where edits allow less."""
+
+    name: str
+    type: Literal["boolean", "integer", "number", "string"]
+    minimum: float | None = None
+    maximum: float | None = None
+    maximum_edit: float | None = None
+    choices: tuple[str, ...] = ()
+    note: str = ""
+
+
+class PixelRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes given as WIDTHxHEIGHT: each side within the bounds, in pixels, and a multiple; None is no upper bound."""
+
+    minimum: int
+    maximum: int | None
+    multiple: int
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One model with its limits; empty means that the provider's API has no such parameter for it.
+
+    `max_images_edit` is the limit where a picture is edited, since some APIs make several only from text.
+    """
+
+    name: str
+    aspect_ratios: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
+    pixels: PixelRange | None = None
+    max_images: int = 1
+    max_images_edit: int = 1
+    edits: bool = False
+    output_formats: tuple[str, ...] = ()
+    translates: bool = False
+    options: tuple[Option, ...] = ()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one account may do: `submits` in any `window_s`, and tasks in flight."""
+
+    submits: int
+    window_s: float
+    max_in_flight: int
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What the API can do. `blocking`: the submit's answer is the result, and nothing can be asked for later."""
+
+    callbacks: bool
+    polling: bool
+    blocking: bool
+    base_url: str
+    models: tuple[Model, ...]
+    limits: Limits
+    submit_timeout_s: float
+    result_life_s: float | None
+    reserved_options: frozenset[str]
+    """Fields of the request body that Taskhook sets itself, so no option may name them."""
+
+    def model(self, name: str) -> Model | None:
+        return next((model for model in self.models if model.name == name), None)
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Our access to one provider; its keys never show in a repr."""
+
+    provider: str
+    base_url: str
+    api_key: str
+    hmac_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Account(provider={self.provider!r}, base_url={self.base_url!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("provider", self.provider), ("base_url", self.base_url)]
+
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to make; the headers hold the account's key and never show in a repr."""
+
+    method: Literal["GET", "POST"]
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+    timeout_s: float
+
+    def __repr__(self) -> str:
+        return f"HttpRequest({self.method} {self.url})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("method", self.method), ("url", self.url)]
+
+
+class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, or a callback's request: header names in lower case, the body as received and bounded."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    received_at: datetime
+
+    @property
+    def is_2xx(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class Provider(Protocol):
+    """One upstream API. No `parse_*` ever raises, whatever the bytes; what `capabilities` deny is never called."""
+
+    id: str
+    capabilities: Capabilities
+
+    def check(self, model: Model, task_input: TaskInput) -> list[FieldError]:
+        """What is wrong with this input for this model; empty when the provider would take it."""
+        ...
+
+    def build_submit(self, task: Task, account: Account, callback_url: str | None) -> HttpRequest: ...
+
+    def parse_submit(self, reply: HttpReply) -> Observation:
+        """Accepted, Succeeded, Failed, Throttled, NotSent or Unconfirmed."""
+        ...
+
+    def build_poll(self, provider_task_id: str, account: Account) -> HttpRequest: ...
+
+    def parse_poll(self, reply: HttpReply) -> Observation:
+        """Pending, Succeeded, Failed, Throttled, NotFound or Unreadable."""
+        ...
+
+    def parse_callback(self, request: HttpReply, account: Account) -> Observation:
+        """Pending, Succeeded, Failed, Unreadable or Unverified. `request.status` means nothing here."""
+        ...
+
+
+def json_body(fields: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> bytes:
+    """The fields that have a value, then the caller's options as they are, as JSON."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return msgspec.json.encode(given | dict(options or {}))
+
+
+def build_call(
+    account: Account, method: Literal["GET", "POST"], path: str, body: bytes | None, timeout_s: float = POLL_TIMEOUT_S
+) -> HttpRequest:
+    """A call below the account's own base URL, with its key as a bearer token."""
+    headers = {"authorization": f"Bearer {account.api_key}", "accept": "application/json", "user-agent": USER_AGENT}
+    if body is not None:
+        headers["content-type"] = "application/json"
+    url = account.base_url.rstrip("/") + path
+    return HttpRequest(method=method, url=url, headers=headers, body=body, timeout_s=timeout_s)
+
+
+def is_web_url(value: str) -> bool:
+    """An absolute http or https URL of printable characters, with a host; the empty string is none."""
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and value.isprintable() and " " not in value
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether lists and dicts are nested beyond `DEPTH_MAX`; goes level by level, so any depth may be asked about."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider as it is used here; without an account it is not configured."""
+
+    provider: Provider
+    account: Account | None
+    policy: Policy
+    limits: Limits

@@ -1,0 +1,253 @@
+"""fluxapi.ai Flux Kontext: every answer is an envelope `{code, msg, data}`; it calls back, and can be polled.
+
+Sources: the fluxapi.ai quickstart, and where it is silent docs.kie.ai (flux-kontext-api, webhook verification), which
+describes what is very probably the same platform. HTTP 200 says nothing: the envelope's `code` decides. The ratio
+`16:21` stands in the quickstart alone. An edit without a ratio keeps that of its picture, so none is sent.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from typing import Any
+from urllib.parse import quote
+
+from service.core.observation import (
+    Accepted,
+    Failed,
+    NotFound,
+    NotSent,
+    Observation,
+    Pending,
+    Succeeded,
+    Throttled,
+    Unreadable,
+    Unverified,
+)
+from service.core.problems import FieldError
+from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
+from service.providers.base import (
+    Account,
+    Capabilities,
+    HttpReply,
+    HttpRequest,
+    Limits,
+    Model,
+    Option,
+    build_call,
+    json_body,
+)
+from service.providers.checks import check_declared
+from service.providers.replies import (
+    content_type,
+    decode_object,
+    expires_at,
+    is_moderation,
+    judge_foreign_submit,
+    judge_poll_status,
+    judge_submit_status,
+    no_picture,
+    raw_payload,
+    read_code,
+    read_int,
+    read_object,
+    read_task_id,
+    read_text,
+    read_url,
+    retry_after_s,
+    task_error,
+    tidy,
+)
+
+PATH = "/api/v1/flux/kontext"
+WINDOW_S = 10.0
+"""A refused request is dropped, not queued: after a 429 a whole window has to pass."""
+RESULT_LIFE_S = 14 * 24 * 3600.0
+ORIGINAL_LIFE_S = 10 * 60.0
+SIGNATURE_AGE_S = 300.0
+"""No tolerance is documented; this is what integrators use."""
+
+RATIOS = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16", "16:21")
+OPTIONS = (
+    Option(name="promptUpsampling", type="boolean", note="let the provider enrich the prompt; default false"),
+    Option(
+        name="safetyTolerance", type="integer", minimum=0, maximum=6, maximum_edit=2, note="0 is strictest; default 2"
+    ),
+    Option(name="uploadCn", type="boolean", note="upload to servers in China; default false"),
+    Option(name="watermark", type="string", note="an identifier to put on the picture"),
+)
+CODES: dict[int, ErrorCode] = {
+    400: "content_policy",
+    401: "authentication",
+    402: "insufficient_credits",
+    404: "invalid_request",
+    422: "invalid_request",
+    429: "rate_limited",
+    433: "insufficient_credits",
+    455: "provider_unavailable",
+    505: "invalid_request",
+}
+VALIDATION = re.compile(
+    r"should be|must be|required|validation|out of range|not support|invalid (param|value|input|field|aspect|url)",
+    re.IGNORECASE,
+)
+UNKNOWN_TASK = re.compile(r"is null|not found|not exist", re.IGNORECASE)
+
+
+def _kontext(name: str) -> Model:
+    formats = ("jpeg", "png")
+    return Model(name=name, aspect_ratios=RATIOS, edits=True, output_formats=formats, translates=True, options=OPTIONS)
+
+
+class FluxapiAi:
+    id = "fluxapi-ai"
+    capabilities = Capabilities(
+        callbacks=True,
+        polling=True,
+        blocking=False,
+        base_url="https://api.fluxapi.ai",
+        models=(_kontext("flux-kontext-pro"), _kontext("flux-kontext-max")),
+        limits=Limits(submits=20, window_s=WINDOW_S, max_in_flight=100),
+        submit_timeout_s=60,
+        result_life_s=RESULT_LIFE_S,
+        reserved_options=frozenset(
+            {"prompt", "model", "aspectRatio", "outputFormat", "inputImage", "enableTranslation", "callBackUrl"}
+        ),
+    )
+
+    def check(self, model: Model, task_input: TaskInput) -> list[FieldError]:
+        return check_declared(model, task_input, self.capabilities.reserved_options)
+
+    def build_submit(self, task: Task, account: Account, callback_url: str | None) -> HttpRequest:
+        """Documented defaults are sent too: a sibling endpoint was seen to refuse requests that relied on them."""
+        given = task.input
+        fields = {
+            "prompt": given.prompt,
+            "model": task.model,
+            "aspectRatio": given.aspect_ratio or ("16:9" if given.image_url is None else None),
+            "outputFormat": given.output_format or "jpeg",
+            "inputImage": given.image_url,
+            "enableTranslation": given.translate is not False,
+            "callBackUrl": callback_url,
+        }
+        body = json_body(fields, given.options)
+        return build_call(account, "POST", f"{PATH}/generate", body, self.capabilities.submit_timeout_s)
+
+    def parse_submit(self, reply: HttpReply) -> Observation:
+        if early := judge_submit_status(reply, WINDOW_S):
+            return early
+        envelope = decode_object(reply.body)
+        code = read_int((envelope or {}).get("code"))
+        if envelope is None or (not reply.is_2xx and code in (None, 200)):
+            return judge_foreign_submit(reply)
+        if code is not None and code != 200:
+            return _refuse(code, envelope, reply)
+        if task_id := read_task_id(read_object(envelope.get("data")).get("taskId")):
+            return Accepted(provider_task_id=task_id)
+        return Failed(error=task_error("provider_error", "accepted without a task id"), raw=raw_payload(reply))
+
+    def build_poll(self, provider_task_id: str, account: Account) -> HttpRequest:
+        return build_call(account, "GET", f"{PATH}/record-info?taskId={quote(provider_task_id, safe='')}", None)
+
+    def parse_poll(self, reply: HttpReply) -> Observation:
+        """The envelope is about the query; `successFlag` inside is about the task, under a `code` that stays 200."""
+        envelope = decode_object(reply.body) or {}
+        code, message = read_int(envelope.get("code")), read_text(envelope.get("msg"))
+        if _is_unknown_task(code, message) and reply.status != 404:  # a real 404 is a wrong route
+            return NotFound(reason=f"code {code}: {tidy(message or '')}")
+        if early := judge_poll_status(reply, WINDOW_S):
+            return early
+        if code == 429:
+            return Throttled(reason="code 429", retry_after_s=retry_after_s(reply) or WINDOW_S)
+        record = read_object(envelope.get("data"))
+        if code != 200 or not record:
+            return Unreadable(reason=f"code {code}: {tidy(message or 'no envelope with a record')}")
+        return _read_record(record, reply)
+
+    def parse_callback(self, request: HttpReply, account: Account) -> Observation:
+        envelope = decode_object(request.body)
+        task_id = _find_task_id(envelope or {})
+        if account.hmac_key and not _is_signed(request, account.hmac_key, task_id):
+            return Unverified(reason="the signature over the task id is missing, wrong, or more than 300 s off")
+        code = read_int((envelope or {}).get("code"))
+        if envelope is None or code is None:
+            return Unreadable(reason="no JSON object with a code")
+        if code != 200:
+            error = _error(code, read_text(envelope.get("msg")))
+            return Failed(error=error, raw=raw_payload(request), provider_task_id=task_id)
+        images = _read_links(read_object(envelope.get("data")).get("info"), request)
+        if not images:
+            return Unreadable(reason="code 200 without a picture's URL")
+        return Succeeded(images=images, raw=raw_payload(request), provider_task_id=task_id)
+
+
+def _refuse(code: int, envelope: dict[str, Any], reply: HttpReply) -> Observation:
+    message = read_text(envelope.get("msg"))
+    if code == 429:
+        return Throttled(reason="code 429", retry_after_s=retry_after_s(reply) or WINDOW_S)
+    if code == 455:
+        return NotSent(reason=f"code 455: {tidy(message or 'maintenance')}", retry_after_s=retry_after_s(reply))
+    return Failed(error=_error(code, message), raw=raw_payload(reply))
+
+
+def _error(code: int | None, message: str | None, provider_code: str | None = None) -> TaskError:
+    """Codes that are in no table, such as 408 and 501, are the provider's failure; 500 is also used for bad input."""
+    ours = CODES.get(code or 0, "provider_error")
+    if code == 500 and VALIDATION.search(message or ""):
+        ours = "invalid_request"
+    if code is None and is_moderation(message):
+        ours = "content_policy"
+    return task_error(ours, message, provider_code or (None if code is None else str(code)))
+
+
+def _is_unknown_task(code: int | None, message: str | None) -> bool:
+    return code == 404 or (code in (422, 500) and bool(UNKNOWN_TASK.search(message or "")))
+
+
+def _read_record(record: dict[str, Any], reply: HttpReply) -> Observation:
+    flag, task_id = read_int(record.get("successFlag")), read_task_id(record.get("taskId"))
+    if flag == 1:
+        images = _read_links(record.get("response"), reply)
+        if images:
+            return Succeeded(images=images, raw=raw_payload(reply), provider_task_id=task_id)
+        return Failed(error=no_picture(), raw=raw_payload(reply), provider_task_id=task_id)
+    if flag in (2, 3):
+        opaque = record.get("errorCode")  # null, a number or a word
+        error = _error(read_int(opaque), read_text(record.get("errorMessage")), read_code(opaque))
+        return Failed(error=error, raw=raw_payload(reply), provider_task_id=task_id)
+    return Pending(provider_task_id=task_id)
+
+
+def _read_links(links: Any, reply: HttpReply) -> tuple[Image, ...]:
+    """The copy that lives 14 days, and the original that dies after 10 minutes; missing ones are empty strings."""
+    result, original = (read_url(read_object(links).get(name)) for name in ("resultImageUrl", "originImageUrl"))
+    soon = expires_at(reply, ORIGINAL_LIFE_S)
+    if result is None:
+        return (Image(url=original, expires_at=soon, content_type=content_type(original)),) if original else ()
+    return (
+        Image(
+            url=result,
+            expires_at=expires_at(reply, RESULT_LIFE_S),
+            content_type=content_type(result),
+            original_url=original,
+            original_expires_at=soon if original else None,
+        ),
+    )
+
+
+def _find_task_id(envelope: dict[str, Any]) -> str | None:
+    """Where the platform's pages variously put it (docs.kie.ai webhook verification)."""
+    inner = read_object(envelope.get("data"))
+    places = (inner.get("taskId"), inner.get("task_id"), envelope.get("taskId"), envelope.get("task_id"))
+    return next((task_id for task_id in map(read_task_id, places) if task_id), None)
+
+
+def _is_signed(request: HttpReply, key: str, task_id: str | None) -> bool:
+    """Over task id and time alone (docs.kie.ai webhook verification): a good one does not vouch for the body."""
+    timestamp = request.headers.get("x-webhook-timestamp", "")
+    given = request.headers.get("x-webhook-signature", "")
+    sent_at = read_int(timestamp)
+    if task_id is None or sent_at is None or abs(request.received_at.timestamp() - sent_at) > SIGNATURE_AGE_S:
+        return False
+    digest = hmac.digest(key.encode(), f"{task_id}.{timestamp}".encode(), hashlib.sha256)
+    return hmac.compare_digest(base64.b64encode(digest), given.strip().encode("utf-8", "replace"))

@@ -1,0 +1,193 @@
+"""Reading what a provider sent: nothing here raises, whatever the bytes; texts leave it bounded and without keys."""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from service.core.observation import Failed, NotSent, Observation, Throttled, Unconfirmed, Unreadable
+from service.core.task import ErrorCode, Image, TaskError
+from service.core.times import after, rfc3339
+from service.providers.base import DEPTH_MAX, HttpReply, is_too_deep, is_web_url
+
+TEXT_MAX = 500
+CODE_MAX = 100
+PICTURE_URL_MAX = 8_192
+PAUSE_MAX_S = 24 * 3600.0
+
+RETRYABLE: frozenset[ErrorCode] = frozenset({"rate_limited", "provider_unavailable", "provider_error"})
+CODE_BY_STATUS: dict[int, ErrorCode] = {
+    401: "authentication",
+    402: "insufficient_credits",
+    403: "authentication",
+    429: "rate_limited",
+}
+CONTENT_TYPES = {
+    "avif": "image/avif",
+    "gif": "image/gif",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+}
+
+TASK_ID = re.compile(r"[!-~]{1,256}")
+DIGITS = re.compile(r"\d{1,12}", re.ASCII)
+SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
+MODERATION = re.compile(r"safety|moderat|polic(y|ies)|nsfw|flagged|inappropriate|prohibited", re.IGNORECASE)
+CLOUDFLARE = re.compile(rb"\s*error code: 10\d\d", re.IGNORECASE)
+KEY = re.compile(r"\b(sk-|bearer\s+)[^\s\"',;]+", re.IGNORECASE)
+LONG_WORD = re.compile(r"[\w*-]{20,}")
+
+
+def decode_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in the body; None for all else: bad UTF-8, NaN, another type, absurd depth."""
+    try:
+        value = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    may_be_deep = body.count(b"{") + body.count(b"[") > DEPTH_MAX
+    return value if isinstance(value, dict) and not (may_be_deep and is_too_deep(value)) else None
+
+
+def read_object(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def read_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def read_text(value: Any) -> str | None:
+    """A string with something in it."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def read_int(value: Any) -> int | None:
+    """An integer the size of a code or a time, also one written as a string."""
+    if isinstance(value, str) and DIGITS.fullmatch(value):
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e12 else None
+
+
+def read_amount(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value < 1e12 else None
+
+
+def read_task_id(value: Any) -> str | None:
+    """A provider's task id, fit to stand in a URL."""
+    return value if isinstance(value, str) and TASK_ID.fullmatch(value) and value.strip(".") else None
+
+
+def read_url(value: Any) -> str | None:
+    """A link to a picture; some providers write an empty string where there is none."""
+    return value if isinstance(value, str) and len(value) <= PICTURE_URL_MAX and is_web_url(value) else None
+
+
+def read_code(value: Any) -> str | None:
+    """The provider's own error code, a number or a word, as text."""
+    number = read_int(value)
+    return str(number) if number is not None else tidy(read_text(value) or "", CODE_MAX) or None
+
+
+def tidy(text: str, limit: int = TEXT_MAX) -> str:
+    """One bounded line of printable text, with keys that the provider quoted masked."""
+    printable = "".join(char if char.isprintable() else " " for char in text[: 4 * limit])
+    return KEY.sub(r"\1***", " ".join(printable.split()))[:limit]
+
+
+def task_error(code: ErrorCode, message: str | None, provider_code: str | None = None) -> TaskError:
+    text = tidy(message or "") or "the provider gave no reason"
+    if code == "authentication":
+        text = LONG_WORD.sub("***", text)  # such replies like to quote the key
+    return TaskError(code=code, message=text, provider_code=provider_code, retryable=code in RETRYABLE)
+
+
+def no_picture() -> TaskError:
+    return task_error("provider_error", "the provider reported success but gave no picture")
+
+
+def is_moderation(text: str | None) -> bool:
+    """Where the provider has no code for it, its words are all there is."""
+    return bool(MODERATION.search(text or ""))
+
+
+def code_by_status(status: int) -> ErrorCode:
+    if status in CODE_BY_STATUS:
+        return CODE_BY_STATUS[status]
+    return "invalid_request" if 400 <= status < 500 else "provider_error"
+
+
+def raw_payload(reply: HttpReply) -> msgspec.Raw:
+    """The payload byte for byte; only for one that `decode_object` could read."""
+    return msgspec.Raw(reply.body)
+
+
+def retry_after_s(reply: HttpReply) -> float | None:
+    """Seconds or an HTTP date, bounded to a day; None when absent, past or unreadable."""
+    value = reply.headers.get("retry-after", "").strip()
+    seconds = float(value) if SECONDS.fullmatch(value) else _seconds_until(value, reply.received_at)
+    return min(seconds, PAUSE_MAX_S) if seconds > 0 else None
+
+
+def _seconds_until(http_date: str, now: datetime) -> float:
+    try:
+        at = parsedate_to_datetime(http_date)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
+
+
+def expires_at(reply: HttpReply, life_s: float | None) -> str | None:
+    """When a link dies that was alive at most since this reply came."""
+    return None if life_s is None else rfc3339(after(reply.received_at, life_s))
+
+
+def content_type(url: str) -> str | None:
+    """By the suffix of the URL's path."""
+    return CONTENT_TYPES.get(urlsplit(url).path.rpartition(".")[2].lower())
+
+
+def read_images(items: Any, key: str, expiry: str | None) -> tuple[Image, ...]:
+    """The pictures of a list of objects that hold a URL under that key; entries without one are left out."""
+    urls = [read_url(read_object(item).get(key)) for item in read_list(items)]
+    return tuple(Image(url=url, expires_at=expiry, content_type=content_type(url)) for url in urls if url)
+
+
+def judge_submit_status(reply: HttpReply, pause_s: float | None = None) -> Observation | None:
+    """What a submit's status says whatever its body; None where the body decides. `pause_s`: for a 429 naming none."""
+    if reply.status == 429:
+        return Throttled(reason="HTTP 429", retry_after_s=retry_after_s(reply) or pause_s)
+    if reply.status == 503:
+        return NotSent(reason="HTTP 503", retry_after_s=retry_after_s(reply))
+    if 300 <= reply.status < 400:
+        target = reply.headers.get("location", "nowhere")
+        message = (
+            f"HTTP {reply.status}: redirected to {tidy(target, 200)}; redirects are not followed, check the base URL"
+        )
+        return Failed(error=task_error("provider_error", message))
+    return None
+
+
+def judge_foreign_submit(reply: HttpReply) -> Observation:
+    """A submit's reply that is not the provider's own: a proxy's page, cut, empty or of another shape."""
+    if reply.status == 403 and CLOUDFLARE.match(reply.body):
+        return NotSent(
+            reason=f"HTTP 403 from Cloudflare before the API was reached ({tidy(reply.body[:40].decode('latin-1'))})"
+        )
+    if 400 <= reply.status < 500 and reply.status != 408:
+        message = f"HTTP {reply.status} without a readable error"
+        return Failed(error=task_error(code_by_status(reply.status), message))
+    return Unconfirmed(reason=f"HTTP {reply.status} with a body that is not the provider's own")
+
+
+def judge_poll_status(reply: HttpReply, pause_s: float | None = None) -> Observation | None:
+    """What a poll's status says about the poll; None for a 2xx, whose body speaks about the task."""
+    if reply.status == 429:
+        return Throttled(reason="HTTP 429", retry_after_s=retry_after_s(reply) or pause_s)
+    return None if reply.is_2xx else Unreadable(reason=f"HTTP {reply.status}")

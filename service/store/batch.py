@@ -1,0 +1,244 @@
+"""The values that one transaction works on: read once, changed by decisions in turn, written at its end."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from service.core.change import Change, Entry, IdempotencyKey, Pause
+from service.core.delivery import Attempt, Delivery, Endpoint, fan_out
+from service.core.env import Env
+from service.core.event import UNASKED, Event, render_body
+from service.core.problems import NotFound
+from service.core.task import Task
+from service.core.times import to_ms
+from service.store import rows
+from service.store.bus import DELIVERIES, EVENTS, tasks_of
+from service.store.driver import Driver, Session
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """The things a decision reads. One that does not exist is left out."""
+
+    tasks: tuple[str, ...] = ()
+    deliveries: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    idempotency: tuple[str, ...] = ()
+
+
+class Subscribers:
+    """The endpoints as last read, with the version they had: most transactions find it unchanged and read none."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.endpoints: dict[str, Endpoint] = {}
+
+
+class Batch:
+    """One transaction's values. `apply` may be called many times; `flush` writes what was applied since the last."""
+
+    def __init__(self, session: Session, driver: Driver, env: Env, subscribers: Subscribers) -> None:
+        self.session = session
+        self.driver = driver
+        self.env = env
+        self.topics: set[str] = set()
+        self._subscribers = subscribers
+        self._tasks: dict[str, Task] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        self._idempotency: dict[str, IdempotencyKey] = {}
+        self._known: set[str] = set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._dirty_tasks: set[str] = set()
+        self._dirty_deliveries: set[str] = set()
+        self._dirty_endpoints: set[str] = set()
+        self._filters_changed = False
+        self._holds: list[str] = []
+        self._events: list[Event] = []
+        self._attempts: list[Attempt] = []
+        self._entries: list[Entry] = []
+        self._pauses: list[Pause] = []
+        self._new_keys: list[IdempotencyKey] = []
+
+    async def load(self, keys: Iterable[Keys]) -> None:
+        """Reads and locks what is named and not here yet, in the order of the ids."""
+        named = list(keys)
+        for row in await self._rows("tasks", rows.TASK_COLUMNS, (k.tasks for k in named), self._tasks):
+            self.see_task(rows.task_from_row(row))
+        for row in await self._rows(
+            "deliveries", rows.DELIVERY_COLUMNS, (k.deliveries for k in named), self._deliveries
+        ):
+            self.see_delivery(rows.delivery_from_row(row))
+        for row in await self._rows("endpoints", "id, doc", (k.endpoints for k in named), self._endpoints):
+            self.see_endpoint(rows.endpoint_from_row(row))
+        missing = {key for k in named for key in k.idempotency} - self._idempotency.keys()
+        if missing:
+            sql = (
+                f"select key, fingerprint, task_id, created_ms from idempotency_keys where {self.driver.any_of('key')}"
+            )
+            for row in await self.session.fetch(sql, (self.driver.many(missing),)):
+                key = rows.idempotency_key_from_row(row)
+                self._idempotency[key.key] = key
+
+    async def _rows(
+        self, table: str, columns: str, named: Iterable[tuple[str, ...]], here: dict[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        missing = {key for keys in named for key in keys} - here.keys()
+        if not missing:
+            return []
+        condition = self.driver.any_of("id")
+        sql = f"select {columns} from {table} where {condition} order by id {self.driver.for_update}"
+        return await self.session.fetch(sql, (self.driver.many(missing),))
+
+    def see_task(self, task: Task) -> Task:
+        """A row read in this transaction; the value here wins, since it is newer."""
+        self._known.add(task.id)
+        return self._tasks.setdefault(task.id, task)
+
+    def see_delivery(self, delivery: Delivery) -> Delivery:
+        return self._deliveries.setdefault(delivery.id, delivery)
+
+    def see_endpoint(self, endpoint: Endpoint) -> Endpoint:
+        return self._endpoints.setdefault(endpoint.id, endpoint)
+
+    def task(self, task_id: str) -> Task:
+        found = self._tasks.get(task_id)
+        if found is None:
+            raise NotFound("There is no such task.")
+        return found
+
+    def delivery(self, delivery_id: str) -> Delivery:
+        found = self._deliveries.get(delivery_id)
+        if found is None:
+            raise NotFound("There is no such delivery.")
+        return found
+
+    def endpoint(self, endpoint_id: str) -> Endpoint:
+        found = self._endpoints.get(endpoint_id)
+        if found is None or found.deleted_at is not None:
+            raise NotFound("There is no such endpoint.")
+        return found
+
+    def find_endpoint(self, endpoint_id: str | None) -> Endpoint | None:
+        return self._endpoints.get(endpoint_id) if endpoint_id else None
+
+    def idempotency_key(self, key: str) -> IdempotencyKey | None:
+        return self._idempotency.get(key)
+
+    def apply(self, change: Change) -> Change:
+        """The change's values are the present ones from here on."""
+        for task in change.tasks:
+            self._tasks[task.id] = task
+            self._dirty_tasks.add(task.id)
+            if task.is_final:
+                self.topics.add(task.id)
+            elif task.due_at is not None and task.due_at <= self.env.now():
+                self.topics.add(tasks_of(task.provider))
+        for delivery in change.deliveries:
+            self.put_delivery(delivery)
+        for endpoint in change.endpoints:
+            self._filters_changed |= _filters(endpoint) != _filters(self._endpoints.get(endpoint.id))
+            self._endpoints[endpoint.id] = endpoint
+            self._dirty_endpoints.add(endpoint.id)
+        for key in change.idempotency:
+            self._idempotency[key.key] = key
+        self._new_keys += change.idempotency
+        self._holds += change.holds
+        self._events += change.events
+        self._attempts += change.attempts
+        self._entries += change.timeline
+        self._pauses += change.pauses
+        return change
+
+    def put_delivery(self, delivery: Delivery) -> None:
+        self._deliveries[delivery.id] = delivery
+        self._dirty_deliveries.add(delivery.id)
+        if delivery.status == "pending" and delivery.due_at is not None and delivery.due_at <= self.env.now():
+            self.topics.add(DELIVERIES)
+
+    async def flush(self) -> None:
+        """Writes each table with one statement for all its rows."""
+        await self._write_endpoints()
+        await self._write_tasks()
+        await self._write_events()
+        await self._write_deliveries()
+        await self._write_pauses()
+        self._clear()
+
+    async def _write_endpoints(self) -> None:
+        changed = [rows.endpoint_to_row(self._endpoints[key]) for key in sorted(self._dirty_endpoints)]
+        await self._many(rows.UPSERT_ENDPOINT, changed)
+        if self._filters_changed:
+            await self.session.execute("update counters set value = value + 1 where name = 'endpoints'")
+
+    async def _write_tasks(self) -> None:
+        ids = sorted(self._dirty_tasks)
+        await self._many(rows.UPSERT_TASK, [rows.task_to_row(self._tasks[key]) for key in ids])
+        created = [self._tasks[key] for key in ids if key not in self._known]
+        labels = [(key, value, task.id) for task in created for key, value in task.metadata.items()]
+        await self._many("insert into labels (key, value, task_id) values (?, ?, ?)", labels)
+        self._known.update(ids)
+        await self._many(rows.INSERT_ENTRY, [rows.entry_to_row(entry) for entry in self._entries])
+        await self._many(rows.INSERT_IDEMPOTENCY_KEY, [rows.idempotency_key_to_row(key) for key in self._new_keys])
+
+    async def _write_events(self) -> None:
+        """Numbers the events in the order of commits: the counter's row stays locked until this transaction ends."""
+        if not self._events:
+            return
+        endpoints = await self._current_endpoints()
+        wanted: list[Event] = []
+        for event in self._events:
+            deliveries = list(fan_out(event, endpoints.values(), self.env))
+            if deliveries or event.type not in UNASKED:
+                wanted.append(event)
+            for delivery in deliveries:
+                self.put_delivery(delivery)
+        if wanted:
+            await self._insert_events(wanted)
+
+    async def _insert_events(self, events: list[Event]) -> None:
+        sql = "update counters set value = value + ? where name = 'events' returning value"
+        last = (await self.session.fetch(sql, (len(events),)))[0][0]
+        numbered = enumerate(events, start=last - len(events) + 1)
+        sql = "insert into events (seq, id, type, task_id, audience_id, created_ms, body) values (?, ?, ?, ?, ?, ?, ?)"
+        await self._many(
+            sql,
+            [(n, e.id, e.type, e.task_id, e.audience_id, to_ms(e.at), render_body(e, n).decode()) for n, e in numbered],
+        )
+        self.topics.add(EVENTS)
+
+    async def _current_endpoints(self) -> dict[str, Endpoint]:
+        """Those of the store, read again when their version moved."""
+        version = (await self.session.fetch("select value from counters where name = 'endpoints'"))[0][0]
+        if version != self._subscribers.version:
+            found = [rows.endpoint_from_row(row) for row in await self.session.fetch("select doc from endpoints")]
+            self._subscribers.endpoints = {e.id: e for e in found if e.deleted_at is None}
+            self._subscribers.version = version
+        return self._subscribers.endpoints
+
+    async def _write_deliveries(self) -> None:
+        changed = [rows.delivery_to_row(self._deliveries[key]) for key in sorted(self._dirty_deliveries)]
+        await self._many(rows.UPSERT_DELIVERY, changed)
+        await self._many(rows.INSERT_ATTEMPT, [rows.attempt_to_row(attempt) for attempt in self._attempts])
+        hold = "update deliveries set status = 'held', due_ms = null where lane = ? and status = 'pending'"
+        await self._many(hold, [(endpoint_id,) for endpoint_id in self._holds])
+
+    async def _write_pauses(self) -> None:
+        sql = """
+        insert into limits (name, paused_ms, used) values (?, ?, '{}') on conflict (name) do update set paused_ms =
+          case when excluded.paused_ms > limits.paused_ms then excluded.paused_ms else limits.paused_ms end
+        """
+        await self._many(sql, [(pause.provider, to_ms(pause.until)) for pause in self._pauses])
+
+    async def _many(self, sql: str, values: list[tuple[Any, ...]]) -> None:
+        if values:
+            await self.session.execute_many(sql, values)
+
+
+def _filters(endpoint: Endpoint | None) -> tuple[object, ...] | None:
+    """What fan-out looks at."""
+    if endpoint is None:
+        return None
+    return (endpoint.enabled, endpoint.deleted_at, endpoint.events, endpoint.providers, endpoint.metadata)

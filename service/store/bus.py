@@ -1,0 +1,62 @@
+"""After a commit: "look again", to loops, waiters and streams. It carries no data, so none is lost in it."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+EVENTS = "events"
+DELIVERIES = "deliveries"
+
+
+def tasks_of(provider: str) -> str:
+    """The topic of tasks of this provider that are due at once."""
+    return f"tasks:{provider}"
+
+
+class Bell:
+    """Rings once however often it is struck; waiting takes the ring away."""
+
+    def __init__(self) -> None:
+        self._struck = asyncio.Event()
+
+    def strike(self) -> None:
+        self._struck.set()
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Until it was struck since the last wait, or the time is over."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._struck.wait()
+        except TimeoutError:
+            return
+        self._struck.clear()
+
+
+class Bus:
+    """Who waits for what in this process."""
+
+    def __init__(self) -> None:
+        self._bells: dict[str, set[Bell]] = {}
+
+    @contextmanager
+    def subscribed(self, *topics: str) -> Iterator[Bell]:
+        """Subscribe before reading: what is committed after the read strikes the bell."""
+        bell = Bell()
+        for topic in topics:
+            self._bells.setdefault(topic, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            for topic in topics:
+                self._bells[topic].discard(bell)
+                if not self._bells[topic]:
+                    del self._bells[topic]
+
+    def ring(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            for bell in self._bells.get(topic, ()):
+                bell.strike()
+
+    def ring_all(self) -> None:
+        """When another process committed and nobody says what."""
+        self.ring(tuple(self._bells))

@@ -1,0 +1,214 @@
+"""Between rows and values: columns for what is searched, one JSON document for the rest."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from service.core.change import Entry, IdempotencyKey
+from service.core.delivery import Attempt, Delivery, Endpoint, Resume
+from service.core.task import Result, Task, TaskError, TaskInput, Via
+from service.core.times import from_ms, to_ms
+from service.store.driver import Row
+
+
+class _TaskDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The fields of a task that no statement looks for."""
+
+    input: TaskInput
+    metadata: dict[str, str] = {}
+    webhook_url: str | None = None
+    on_unconfirmed: Literal["wait", "resubmit"] = "wait"
+    created_at: datetime
+    submitted_at: datetime | None = None
+    erased_at: datetime | None = None
+    result: Result | None = None
+    error: TaskError | None = None
+    late_result: Result | None = None
+    cost: float | None = None
+    via: Via | None = None
+    polls: int = 0
+    callbacks: int = 0
+    submits: int = 0
+    entries: int = 0
+    wait_s: float | None = None
+    setback: TaskError | None = None
+    lost: bool = False
+
+
+_IN_DOCUMENT = _TaskDocument.__struct_fields__
+_read_document = msgspec.json.Decoder(_TaskDocument).decode
+_read_endpoint = msgspec.json.Decoder(Endpoint).decode
+_write = msgspec.json.Encoder().encode
+
+TASK_COLUMNS = "id, provider, model, status, step, provider_task_id, lease, due_ms, deadline_ms, finished_ms, doc"
+UPSERT_TASK = f"""
+insert into tasks ({TASK_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+on conflict (id) do update set status = excluded.status, step = excluded.step,
+  provider_task_id = excluded.provider_task_id, lease = excluded.lease, due_ms = excluded.due_ms,
+  finished_ms = excluded.finished_ms, doc = excluded.doc
+"""
+
+
+def task_to_row(task: Task) -> Row:
+    document = _TaskDocument(**{name: getattr(task, name) for name in _IN_DOCUMENT})
+    return (
+        task.id,
+        task.provider,
+        task.model,
+        task.status,
+        task.step,
+        task.provider_task_id,
+        task.lease,
+        ms_or_null(task.due_at),
+        to_ms(task.deadline_at),
+        ms_or_null(task.finished_at),
+        _write(document).decode(),
+    )
+
+
+def task_from_row(row: Row) -> Task:
+    task_id, provider, model, status, step, provider_task_id, lease, due_ms, deadline_ms, finished_ms, doc = row
+    document = _read_document(doc)
+    return Task(
+        id=task_id,
+        provider=provider,
+        model=model,
+        status=status,
+        step=step,
+        provider_task_id=provider_task_id,
+        lease=lease,
+        due_at=time_or_null(due_ms),
+        deadline_at=from_ms(deadline_ms),
+        finished_at=time_or_null(finished_ms),
+        **{name: getattr(document, name) for name in _IN_DOCUMENT},
+    )
+
+
+DELIVERY_COLUMNS = (
+    "id, event_id, event_type, task_id, endpoint_id, url, lane, status, due_ms, created_ms, finished_ms, lease, "
+    "attempts, failures, resume_status, resume_due_ms"
+)
+UPSERT_DELIVERY = f"""
+insert into deliveries ({DELIVERY_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+on conflict (id) do update set status = excluded.status, due_ms = excluded.due_ms, finished_ms = excluded.finished_ms,
+  lease = excluded.lease, attempts = excluded.attempts, failures = excluded.failures,
+  resume_status = excluded.resume_status, resume_due_ms = excluded.resume_due_ms
+"""
+
+
+def delivery_to_row(delivery: Delivery) -> Row:
+    resume = delivery.resume
+    return (
+        delivery.id,
+        delivery.event_id,
+        delivery.event_type,
+        delivery.task_id,
+        delivery.endpoint_id,
+        delivery.url,
+        delivery.lane,
+        delivery.status,
+        ms_or_null(delivery.due_at),
+        to_ms(delivery.created_at),
+        ms_or_null(delivery.finished_at),
+        delivery.lease,
+        delivery.attempts,
+        delivery.failures,
+        resume.status if resume else None,
+        ms_or_null(resume.due_at) if resume else None,
+    )
+
+
+def delivery_from_row(row: Row) -> Delivery:
+    return Delivery(
+        id=row[0],
+        event_id=row[1],
+        event_type=row[2],
+        task_id=row[3],
+        endpoint_id=row[4],
+        url=row[5],
+        lane=row[6],
+        status=row[7],
+        due_at=time_or_null(row[8]),
+        created_at=from_ms(row[9]),
+        finished_at=time_or_null(row[10]),
+        lease=row[11],
+        attempts=row[12],
+        failures=row[13],
+        resume=Resume(status=row[14], due_at=time_or_null(row[15])) if row[14] else None,
+    )
+
+
+ATTEMPT_COLUMNS = "delivery_id, number, at_ms, status_code, duration_ms, error, location, excerpt"
+INSERT_ATTEMPT = f"insert into attempts ({ATTEMPT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def attempt_to_row(attempt: Attempt) -> Row:
+    return (
+        attempt.delivery_id,
+        attempt.number,
+        to_ms(attempt.at),
+        attempt.status_code,
+        attempt.duration_ms,
+        attempt.error,
+        attempt.location,
+        attempt.excerpt,
+    )
+
+
+def attempt_from_row(row: Row) -> Attempt:
+    delivery_id, number, at_ms, status_code, duration_ms, error, location, excerpt = row
+    return Attempt(
+        delivery_id=delivery_id,
+        number=number,
+        at=from_ms(at_ms),
+        status_code=status_code,
+        duration_ms=duration_ms,
+        error=error,
+        location=location,
+        excerpt=excerpt,
+    )
+
+
+UPSERT_ENDPOINT = "insert into endpoints (id, doc) values (?, ?) on conflict (id) do update set doc = excluded.doc"
+
+
+def endpoint_to_row(endpoint: Endpoint) -> Row:
+    return (endpoint.id, _write(endpoint).decode())
+
+
+def endpoint_from_row(row: Row) -> Endpoint:
+    return _read_endpoint(row[-1])
+
+
+INSERT_ENTRY = "insert into timeline (task_id, number, at_ms, type, detail) values (?, ?, ?, ?, ?)"
+
+
+def entry_to_row(entry: Entry) -> Row:
+    return (entry.task_id, entry.number, to_ms(entry.at), entry.type, _write(entry.detail).decode())
+
+
+def entry_from_row(row: Row) -> Entry:
+    task_id, number, at_ms, kind, detail = row
+    found: dict[str, Any] = msgspec.json.decode(detail)
+    return Entry(task_id=task_id, number=number, at=from_ms(at_ms), type=kind, detail=found)
+
+
+INSERT_IDEMPOTENCY_KEY = "insert into idempotency_keys (key, fingerprint, task_id, created_ms) values (?, ?, ?, ?)"
+
+
+def idempotency_key_to_row(key: IdempotencyKey) -> Row:
+    return (key.key, key.fingerprint, key.task_id, to_ms(key.created_at))
+
+
+def idempotency_key_from_row(row: Row) -> IdempotencyKey:
+    key, fingerprint, task_id, created_ms = row
+    return IdempotencyKey(key=key, fingerprint=fingerprint, task_id=task_id, created_at=from_ms(created_ms))
+
+
+def ms_or_null(at: datetime | None) -> int | None:
+    return None if at is None else to_ms(at)
+
+
+def time_or_null(ms: int | None) -> datetime | None:
+    return None if ms is None else from_ms(ms)

@@ -1,0 +1,157 @@
+"""Work on many rows, in small steps so that nobody waits for it: erasing, recovering, deleting what is old."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from service.core import delivering, lifecycle
+from service.core.change import Change
+from service.core.delivery import Delivery, Endpoint, fan_out
+from service.core.event import Envelope, Event
+from service.core.task import Task
+from service.core.times import from_ms, to_ms
+from service.core.views import view_task
+from service.store import rows
+from service.store.batch import Batch, Keys
+from service.store.driver import Row, Session
+from service.store.writer import Writer
+
+STEP = 500
+
+
+# --- erase ------------------------------------------------------------------------------------------------------------
+
+
+async def erase_task(writer: Writer, task_id: str) -> None:
+    """Takes prompts, results and bodies of a final task out of every table; raises Conflict when it is not final."""
+
+    async def work(batch: Batch) -> None:
+        await batch.load([Keys(tasks=(task_id,))])
+        task = lifecycle.erase(batch.task(task_id), batch.env)
+        batch.apply(Change(tasks=(task,)))
+        await _erase_traces(batch.session, task)
+
+    await writer.run(work)
+
+
+async def _erase_traces(session: Session, task: Task) -> None:
+    """Events stay with their ids, types and times, and with what is left of the task."""
+    await session.execute("delete from labels where task_id = ?", (task.id,))
+    await session.execute("update timeline set detail = '{}' where task_id = ?", (task.id,))
+    of_task = "delivery_id in (select id from deliveries where task_id = ?)"
+    await session.execute(f"update attempts set excerpt = '', error = null where {of_task}", (task.id,))
+    data = msgspec.Raw(msgspec.json.encode(view_task(task)))
+    for seq, body in await session.fetch("select seq, body from events where task_id = ?", (task.id,)):
+        envelope = replace(msgspec.json.decode(body, type=Envelope), data=data)
+        await session.execute("update events set body = ? where seq = ?", (msgspec.json.encode(envelope).decode(), seq))
+
+
+# --- recover ----------------------------------------------------------------------------------------------------------
+
+
+class _TaskFacts(msgspec.Struct):
+    """What a filter looks at in an event's task."""
+
+    provider: str | None = None
+    metadata: dict[str, str] = {}
+
+
+async def recover(writer: Writer, endpoint_id: str, since: datetime, until: datetime, *, dry_run: bool) -> int:
+    """Queues every event of that time that the endpoint's filter lets through and that it has not received; how many.
+
+    Each step is a transaction of its own and does nothing twice, so after a kill it can be asked for again.
+    """
+    seq, count = 0, 0
+    while True:
+        step = _RecoverStep(endpoint_id, seq, to_ms(since), to_ms(until), dry_run=dry_run)
+        found = await writer.run(step.work)
+        count += found
+        if step.seq == seq:
+            return count
+        seq = step.seq
+
+
+class _RecoverStep:
+    def __init__(self, endpoint_id: str, seq: int, since_ms: int, until_ms: int, *, dry_run: bool) -> None:
+        self._endpoint_id = endpoint_id
+        self._bounds = (seq, since_ms, until_ms, STEP)
+        self._dry_run = dry_run
+        self.seq = seq
+
+    async def work(self, batch: Batch) -> int:
+        await batch.load([Keys(endpoints=(self._endpoint_id,))])
+        endpoint = batch.endpoint(self._endpoint_id)
+        columns = ", ".join(f"d.{column.strip()}" for column in rows.DELIVERY_COLUMNS.split(","))
+        sql = f"""
+        select e.seq, e.id, e.type, e.task_id, e.created_ms, e.body, {columns}
+        from events e left join deliveries d on d.event_id = e.id and d.endpoint_id = ?
+        where e.seq > ? and e.created_ms >= ? and e.created_ms < ? and e.audience_id is null order by e.seq limit ?
+        """
+        found = await batch.session.fetch(sql, (self._endpoint_id, *self._bounds))
+        self.seq = found[-1][0] if found else self.seq
+        return sum(self._recover(batch, endpoint, row) for row in found)
+
+    def _recover(self, batch: Batch, endpoint: Endpoint, row: Row) -> bool:
+        delivery = self._unreceived(batch, endpoint, row)
+        if delivery is None:
+            return False
+        if not self._dry_run:
+            batch.put_delivery(delivering.recover(delivery, batch.env))
+        return True
+
+    def _unreceived(self, batch: Batch, endpoint: Endpoint, row: Row) -> Delivery | None:
+        event = _stored_event(row)
+        if row[6] is None:
+            return next(fan_out(event, (endpoint,), batch.env), None)
+        delivery = batch.see_delivery(rows.delivery_from_row(row[6:]))
+        return delivery if delivery.status in ("failed", "held") else None
+
+
+def _stored_event(row: Row) -> Event:
+    _, event_id, kind, task_id, created_ms, body = row[:6]
+    data = msgspec.json.decode(body, type=Envelope).data
+    facts = msgspec.json.decode(data, type=_TaskFacts) if task_id else _TaskFacts()
+    return Event(
+        id=event_id,
+        type=kind,
+        at=from_ms(created_ms),
+        data=bytes(data),
+        task_id=task_id,
+        provider=facts.provider,
+        metadata=facts.metadata,
+    )
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+async def delete_old(writer: Writer, now: datetime, days: float) -> int:
+    """One step: final tasks older than that with all that hangs on them, unless something is still to be delivered."""
+    until_ms = to_ms(now - timedelta(days=days))
+
+    async def work(batch: Batch) -> int:
+        sql = """
+        select id from tasks t where finished_ms < ? and not exists
+          (select 1 from deliveries d where d.task_id = t.id and d.status in ('pending', 'sending'))
+        order by finished_ms limit ?
+        """
+        old = [row[0] for row in await batch.session.fetch(sql, (until_ms, STEP))]
+        await _delete(batch, "tasks", old)
+        sql = "select id from events where task_id is null and created_ms < ? limit ?"
+        return len(old) + await _delete(
+            batch, "events", (row[0] for row in await batch.session.fetch(sql, (until_ms, STEP)))
+        )
+
+    return await writer.run(work)
+
+
+async def _delete(batch: Batch, table: str, ids: Iterable[Any]) -> int:
+    gone = list(ids)
+    if gone:
+        await batch.session.execute(
+            f"delete from {table} where {batch.driver.any_of('id')}", (batch.driver.many(gone),)
+        )
+    return len(gone)

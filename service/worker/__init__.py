@@ -1,0 +1,1 @@
+"""What happens without a request: submits, polls, deliveries, and the upkeep of the store."""

@@ -1,0 +1,127 @@
+"""One lane of work: claim what is due, run it within a limit, sleep until the next is due or the bell rings."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import structlog
+
+from service.core.env import Env
+from service.core.problems import Unavailable
+from service.store.bus import Bell, Bus
+from service.telemetry import Metrics
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+LOOK_AGAIN_S = 5.0
+"""Without a bell: another process may have written, and a clock may have jumped."""
+FAILED_FIRST_S = 0.5
+FAILED_MAX_S = 30.0
+
+Claim = Callable[[int], Awaitable[tuple[list[T], datetime | None]]]
+"""Takes at most that many; and when the next is due."""
+
+
+class Lane(Generic[T]):
+    """Runs `run` on what `claim` takes, at most `limit` at a time. What fails in one never stops the others."""
+
+    def __init__(
+        self,
+        name: str,
+        claim: Claim[T],
+        run: Callable[[T], Awaitable[datetime | None]],
+        *,
+        limit: int,
+        topic: str,
+        bus: Bus,
+        env: Env,
+        metrics: Metrics,
+    ) -> None:
+        self.name = name
+        self._claim = claim
+        self._run_one = run
+        self._limit = limit
+        self._topic = topic
+        self._bus = bus
+        self._env = env
+        self._metrics = metrics
+        self._running: set[asyncio.Task[None]] = set()
+        self._next_due_at: datetime | None = None
+        self._stopping = False
+        self._bell: Bell | None = None
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Until `stop`."""
+        with self._bus.subscribed(self._topic) as bell:
+            self._bell = bell
+            while not self._stopping:
+                await self._round()
+                await bell.wait(self._pause_s())
+
+    async def stop(self, grace_s: float) -> int:
+        """Claims no more, waits for what runs, cuts off what takes longer; how many were cut off."""
+        self._stopping = True
+        if self._bell:
+            self._bell.strike()
+        if not self._running:
+            return 0
+        _, late = await asyncio.wait(self._running, timeout=grace_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return len(late)
+
+    async def _round(self) -> None:
+        free = self._limit - len(self._running)
+        if free <= 0:
+            self._next_due_at = None
+            return
+        try:
+            taken, self._next_due_at = await self._claim(free)
+            self._failures = 0
+        except Exception as error:
+            self._note_failure(error)
+            return
+        for item in taken:
+            task = asyncio.create_task(self._run_item(item))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _note_failure(self, error: Exception) -> None:
+        """One line a round, and rounds get rarer: a database that is away floods no log."""
+        self._failures += 1
+        self._next_due_at = None
+        self._metrics.loop_failures.labels(self.name).inc()
+        if isinstance(error, Unavailable):
+            log.warning("worker.stalled", lane=self.name, reason=error.detail, cause=error.cause)
+        else:
+            log.error("worker.failed", lane=self.name, exc_info=error)
+
+    def _pause_s(self) -> float:
+        if self._failures:
+            return min(FAILED_FIRST_S * 2.0 ** (self._failures - 1), FAILED_MAX_S)
+        if self._next_due_at is None:
+            return LOOK_AGAIN_S
+        return min(max((self._next_due_at - self._env.now()).total_seconds(), 0.0), LOOK_AGAIN_S)
+
+    async def _run_item(self, item: T) -> None:
+        try:
+            self._expect(await self._run_one(item))
+        except Exception:
+            self._metrics.loop_failures.labels(self.name).inc()
+            log.exception("worker.failed", lane=self.name)
+
+    def _expect(self, due_at: datetime | None) -> None:
+        """A time that only this process knows of yet; the sleeping loop has to hear of it."""
+        if due_at is not None and (self._next_due_at is None or due_at < self._next_due_at):
+            self._next_due_at = due_at
+            if self._bell:
+                self._bell.strike()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._bell:
+            self._bell.strike()

@@ -1,0 +1,152 @@
+"""One due task: submit it or poll it, and tell the store what was learned."""
+
+import asyncio
+import time
+from datetime import datetime
+from functools import partial
+
+import structlog
+
+from service.core.change import Change
+from service.core.env import Env
+from service.core.lifecycle import advance
+from service.core.observation import NotSent, Observation, Unconfirmed, Unreadable
+from service.core.problems import NotFound, Unavailable
+from service.core.task import Task, Via
+from service.core.tokens import CallbackTokens
+from service.outbound.client import ProviderClient
+from service.providers.base import Access, Account, HttpReply, HttpRequest
+from service.store import claims
+from service.store.batch import Batch
+from service.store.driver import Driver
+from service.store.writer import Writer
+from service.telemetry import Metrics
+
+log = structlog.get_logger()
+AGAIN_S = 0.5
+
+
+class TaskWork:
+    """Submits and polls the tasks of one provider account."""
+
+    def __init__(
+        self,
+        access: Access,
+        account: Account,
+        driver: Driver,
+        writer: Writer,
+        client: ProviderClient,
+        callback_urls: "CallbackUrls",
+        env: Env,
+        metrics: Metrics,
+    ) -> None:
+        self._access = access
+        self._account = account
+        self._driver = driver
+        self._writer = writer
+        self._client = client
+        self._callback_urls = callback_urls
+        self._env = env
+        self._metrics = metrics
+
+    async def claim(self, free: int) -> tuple[list[tuple[Task, float]], datetime | None]:
+        """What is due, each with the moment of its claim; asks the writer only when something is."""
+        provider = self._access.provider.id
+        async with self._driver.reading() as session:
+            due_at = await claims.next_due_task(session, provider)
+        if due_at is None or due_at > self._env.now():
+            return [], due_at
+        claimed_at = time.monotonic()
+
+        async def work(batch: Batch) -> claims.TaskClaim:
+            return await claims.claim_due_tasks(batch, provider, self._access.policy, self._access.limits, free)
+
+        claim = await self._writer.run(work)
+        return [(task, claimed_at) for task in claim.tasks], claim.next_due_at
+
+    async def run(self, claimed: tuple[Task, float]) -> datetime | None:
+        """The task's next due time."""
+        task, claimed_at = claimed
+        if task.step == "tracking":
+            return await self._poll(task)
+        return await self._submit(task, claimed_at)
+
+    async def _submit(self, task: Task, claimed_at: float) -> datetime | None:
+        policy, account = self._access.policy, self._account
+        url = self._callback_urls.of(task) if policy.callbacks else None
+        request = self._access.provider.build_submit(task, account, url)
+        if time.monotonic() - claimed_at + request.timeout_s > policy.submit_lease_s:
+            return None  # this process was frozen: another one may hold the task by now
+        try:
+            observation = await self._call("submit", request)
+        except asyncio.CancelledError:
+            stopped = Unconfirmed(reason="the service stopped while it was being sent")
+            await self._record(task, stopped, "submit")
+            raise
+        return await self._record(task, observation, "submit")
+
+    async def _poll(self, task: Task) -> datetime | None:
+        request = self._access.provider.build_poll(task.provider_task_id or "", self._account)
+        try:
+            observation = await self._call("poll", request)
+        except asyncio.CancelledError:
+            await self._record(task, Unreadable(reason="the service stopped while it was being polled"), "poll")
+            raise
+        return await self._record(task, observation, "poll")
+
+    async def _call(self, call: str, request: HttpRequest) -> Observation:
+        started = time.monotonic()
+        reply = await self._client.send(request)
+        observation = self._read(call, reply)
+        duration_s = time.monotonic() - started
+        provider, outcome = self._access.provider.id, str(observation.__struct_config__.tag)
+        self._metrics.calls.labels(provider, call, outcome).inc()
+        self._metrics.call_seconds.labels(provider, call).observe(duration_s)
+        return observation
+
+    def _read(self, call: str, reply: HttpReply | NotSent | Unconfirmed) -> Observation:
+        provider = self._access.provider
+        if isinstance(reply, HttpReply):
+            return provider.parse_submit(reply) if call == "submit" else provider.parse_poll(reply)
+        return reply if call == "submit" else Unreadable(reason=reply.reason)
+
+    async def _record(self, task: Task, observation: Observation, via: Via) -> datetime | None:
+        """Until it is stored: what a paid submit answered must not be lost because the database was busy."""
+        decide = partial(
+            advance, observation=observation, via=via, env=self._env, policy=self._access.policy, lease=task.lease
+        )
+        while True:
+            try:
+                change = await self._writer.change_task(task.id, decide)
+            except Unavailable:
+                await asyncio.sleep(AGAIN_S)
+            except NotFound:
+                return None
+            else:
+                return self._told(task, change, observation, via)
+
+    def _told(self, before: Task, change: Change, observation: Observation, via: Via) -> datetime | None:
+        task = change.tasks[0]
+        log.info(
+            "task.submitted" if via == "submit" else "task.polled",
+            task_id=task.id,
+            provider=task.provider,
+            provider_task_id=task.provider_task_id,
+            outcome=str(observation.__struct_config__.tag),
+            status=task.status,
+            reason=getattr(observation, "reason", None),
+        )
+        return task.due_at
+
+
+class CallbackUrls:
+    """Where a provider calls back about a task; a secret, made anew for each submit."""
+
+    def __init__(self, public_url: str | None, tokens: CallbackTokens) -> None:
+        self._public_url = public_url
+        self._tokens = tokens
+
+    def of(self, task: Task) -> str | None:
+        if self._public_url is None:
+            return None
+        return f"{self._public_url}/callbacks/{task.provider}/{self._tokens.sign(task.provider, task.id)}"

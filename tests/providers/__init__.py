@@ -1,0 +1,1 @@
+"""The providers, tested by bytes alone."""

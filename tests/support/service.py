@@ -1,0 +1,159 @@
+"""The real service as a process of its own, in a directory of its own: started, killed, stopped, started again."""
+
+import asyncio
+import base64
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from tests.support.api import Api
+from tests.support.upstream import FakeProvider
+from tests.support.wait import until
+
+ROOT = Path(__file__).resolve().parents[2]
+API_KEY = "test-api-key-" + secrets.token_hex(8)
+SECRET_KEY = "test-secret-key-" + secrets.token_hex(16)
+SIGNING_SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """How a process ended after SIGTERM."""
+
+    code: int
+    seconds: float
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Service:
+    """One instance; two with one directory share the database."""
+
+    def __init__(
+        self,
+        directory: Path,
+        fakes: Iterable[FakeProvider] = (),
+        env: dict[str, str] | None = None,
+        command: str = "serve",
+    ) -> None:
+        self.directory = directory
+        self.command = command
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = directory / f"{command}-{self.port}.log"
+        self.env = {
+            "TASKHOOK_DATABASE_URL": f"sqlite:///{directory / 'taskhook.db'}",
+            "TASKHOOK_SECRET_KEYS": SECRET_KEY,
+            "TASKHOOK_API_KEYS": API_KEY,
+            "TASKHOOK_SIGNING_SECRET": SIGNING_SECRET,
+            "TASKHOOK_ALLOW_PRIVATE_NETWORKS": "true",
+            "TASKHOOK_PUBLIC_URL": self.url,
+            "TASKHOOK_HOST": "127.0.0.1",
+            "TASKHOOK_PORT": str(self.port),
+            "TASKHOOK_POLL_FIRST_S": "0.2",
+            "TASKHOOK_POLL_MAX_S": "0.5",
+            "TASKHOOK_CALLBACK_GRACE_S": "1",
+            "TASKHOOK_RETRY_SCHEDULE": "0.2,0.2,0.2,0.2,0.5,0.5,1,1,2,2,5,5,5",
+            "TASKHOOK_LOG_FORMAT": "json",
+        }
+        for fake in fakes:
+            self.env |= fake.environment
+        self.env |= env or {}
+        self.process: asyncio.subprocess.Process | None = None
+        self.client = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {API_KEY}"},
+            timeout=20,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=200),
+        )
+        self.api = Api(self.client)
+
+    async def start(self) -> Self:
+        await self.launch()
+        await self.ready()
+        return self
+
+    async def launch(self) -> None:
+        """Starts the process and does not wait for it."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        with self.log_path.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "service",
+                self.command,
+                cwd=self.directory,
+                env=inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | self.env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def ready(self, timeout: float = 30.0) -> None:
+        """Waits until /readyz says yes; a worker has no port, its log tells."""
+
+        async def up() -> bool:
+            assert self.process is not None
+            if self.process.returncode is not None:
+                raise AssertionError(f"the service ended with {self.process.returncode}:\n{self.log(tail=40)}")
+            if self.command == "worker":
+                return "worker.started" in self.log()
+            try:
+                return (await self.client.get("/readyz", timeout=2)).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            await until(up, timeout, "/readyz answers 200")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log(tail=40)}") from None
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing of ours runs after it."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    async def terminate(self, timeout: float = 30.0) -> Stopped:
+        """SIGTERM, and how it ended."""
+        assert self.process is not None
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(timeout):
+                code = await self.process.wait()
+        except TimeoutError:
+            await self.kill()
+            raise AssertionError(f"still running {timeout} s after SIGTERM:\n{self.log(tail=40)}") from None
+        return Stopped(code, time.monotonic() - begun)
+
+    async def restart(self, env: dict[str, str] | None = None) -> None:
+        """Killed if it still runs, then started on the same port and database, with changed settings if any."""
+        await self.kill()
+        self.env |= env or {}
+        await self.start()
+
+    async def close(self) -> None:
+        await self.client.aclose()
+        await self.kill()
+
+    def log(self, tail: int | None = None) -> str:
+        if not self.log_path.exists():
+            return ""
+        text = self.log_path.read_text(errors="replace")
+        return text if tail is None else "\n".join(text.splitlines()[-tail:])
