@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -112,13 +113,12 @@ class Client:
     def submit(self, request: Json) -> Json:
         """The new task. Safe to lose an answer: the same Idempotency-Key travels with every attempt of this call."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        content = json.dumps(request).encode()
-        return self._object(self._send_repeatedly("POST", "/v1/tasks", headers=headers, content=content))
+        return self._object(self._send_repeatedly("POST", "/v1/tasks", headers=headers, content=json.dumps(request)))
 
     def get(self, task_id: str, wait_s: float = 0.0) -> Json:
         """The task; with `wait_s` (60 at most) the service holds its answer until the task is final."""
         params = {"wait": f"{min(wait_s, WAIT_MAX_S):g}"} if wait_s > 0 else {}
-        return self._get(f"/v1/tasks/{task_id}", params, timeout=httpx.Timeout(wait_s + 20.0, connect=5.0))
+        return self._get(f"/v1/tasks/{quote(task_id, '')}", params, timeout=httpx.Timeout(wait_s + 20.0, connect=5.0))
 
     def follow(self, task_id: str, wait_s: float | None = None) -> Iterator[Json | None]:
         """The task again and again until it is final or `wait_s` is over; None while the service is away."""
@@ -144,19 +144,19 @@ class Client:
         return self._pages("/v1/tasks", filters or {}, limit)
 
     def timeline(self, task_id: str) -> Iterator[Json]:
-        return self._pages(f"/v1/tasks/{task_id}/timeline", {}, None)
+        return self._endless_pages(f"/v1/tasks/{quote(task_id, '')}/timeline", {})
 
     def why(self, task_id: str) -> Json:
-        return self._get(f"/v1/tasks/{task_id}/why")
+        return self._get(f"/v1/tasks/{quote(task_id, '')}/why")
 
     def cancel(self, task_id: str) -> Json:
-        return self._object(self._send_once("POST", f"/v1/tasks/{task_id}/cancel"))
+        return self._object(self._send_once("POST", f"/v1/tasks/{quote(task_id, '')}/cancel"))
 
     def deliveries(self, task_id: str | None = None, limit: int | None = None) -> Iterator[Json]:
         return self._pages("/v1/deliveries", {"task_id": task_id} if task_id else {}, limit)
 
     def endpoints(self) -> Iterator[Json]:
-        return self._pages("/v1/endpoints", {}, None)
+        return self._endless_pages("/v1/endpoints", {})
 
     def events(self, filters: Mapping[str, str] | None = None, limit: int | None = None) -> Iterator[Json]:
         """Stored events, oldest first."""

@@ -332,6 +332,7 @@ def test_show_has_all_about_a_task(service: StandIn) -> None:
     assert re.search(r"dlv_1 +● pending +1 +500 \(12 ms\)", shown)
     assert set(json.loads(taskhook("show", "task_0001", "--json").stdout)) == {"task", "why", "timeline", "deliveries"}
     assert taskhook("show", "task_9").stderr == "Error: there is no such task\n"
+    assert "/v1/tasks/task_0001/timeline" in service.paths("GET"), "parameters that are not documented are refused"
 
 
 def test_listen_survives_a_cut_and_says_so(service: StandIn) -> None:

@@ -33,6 +33,9 @@ from service.core.views import view_task
 TIMELINE_MAX = 500
 """Entries kept of one task: a sender that repeats itself can't fill the disk."""
 
+RAW_MAX = 16_384
+"""Bytes of a payload kept in the timeline."""
+
 FINAL_EVENTS: dict[Status, EventType] = {
     "succeeded": "task.succeeded",
     "failed": "task.failed",
@@ -177,7 +180,7 @@ def _end(task: Task, observation: Succeeded | Failed, via: Via, env: Env) -> Cha
     task = _adopt(task, observation.provider_task_id, env)
     if isinstance(observation, Succeeded):
         return _finish(task, env, "succeeded", via, result=_result(task, observation))
-    return _finish(task, env, "failed", via, error=observation.error)
+    return _finish(task, env, "failed", via, error=observation.error, raw=observation.raw)
 
 
 def _set_back(task: Task, observation: NotSent | Throttled | Unconfirmed, env: Env, policy: Policy) -> Change:
@@ -312,12 +315,21 @@ def _unconfirmed_error(reason: str) -> TaskError:
 
 
 def _finish(
-    task: Task, env: Env, status: Status, via: Via, *, result: Result | None = None, error: TaskError | None = None
+    task: Task,
+    env: Env,
+    status: Status,
+    via: Via,
+    *,
+    result: Result | None = None,
+    error: TaskError | None = None,
+    raw: msgspec.Raw | None = None,
 ) -> Change:
     task = replace(
         task, status=status, step="done", via=via, result=result, error=error, due_at=None, finished_at=env.now()
     )
-    detail = {"code": error.code, "message": error.message} if error else {}
+    detail: dict[str, Any] = {"code": error.code, "message": error.message} if error else {}
+    if raw is not None and len(bytes(raw)) <= RAW_MAX:
+        detail["raw"] = raw
     task, entries = _note(task, env, f"task.{status}", via=via, **detail)
     return Change(tasks=(task,), timeline=entries, events=(_event(task, env, FINAL_EVENTS[status], task.webhook_url),))
 

@@ -107,10 +107,10 @@ def read_target(url: str) -> Target | str:
     except ValueError:
         return "is no URL"
     host, port = parsed.raw_host or "", parsed.port or 0
-    reason = _host_reason(host) or _port_reason(port)
+    if reason := _host_reason(host) or _port_reason(port):
+        return reason
     place, path = _place(host, port), _plain_path(parsed.path)
-    sent = _verbatim(parsed, url[authority.end() :])
-    return reason or Target(url=sent, host=host, port=port, place=place, path=path)
+    return Target(url=_verbatim(parsed, url[authority.end() :]), host=host, port=port, place=place, path=path)
 
 
 class Guard:

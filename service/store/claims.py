@@ -65,6 +65,7 @@ async def claim_due_tasks(batch: Batch, provider: str, policy: Policy, limits: L
     sent = [task for task in begun if task.step == "sending"]
     if sent:
         await _save_window(batch.session, provider, window.take(len(sent), now))
+    await batch.flush()
     busy = len(flying) + len(submits) >= free
     opens_at = max(paused_until, after(now, window.take(len(sent), now).opens_in_s(now)))
     return TaskClaim(
@@ -160,15 +161,14 @@ async def _next_claim(session: Session, provider: str, opens_at: datetime, *, pa
 
 _OPEN = "status in ('pending', 'sending')"
 _LANES = f"""
-with recursive lanes (lane, due_ms) as (
-  select * from (select lane, due_ms from deliveries where {_OPEN} order by lane, due_ms limit 1) as first
+with recursive lanes (lane) as (
+  select min(lane) from deliveries where {_OPEN}
   union all
-  select following.lane, (select min(d.due_ms) from deliveries d where d.lane = following.lane and d.{_OPEN})
-  from (select (select min(n.lane) from deliveries n where n.{_OPEN} and n.lane > lanes.lane) as lane from lanes
-        where lanes.lane is not null) as following
-  where following.lane is not null
+  select (select min(n.lane) from deliveries n where n.{_OPEN} and n.lane > lanes.lane) from lanes
+  where lanes.lane is not null
 )
-select lane, due_ms from lanes
+select lane, (select min(d.due_ms) from deliveries d where d.lane = lanes.lane and d.{_OPEN}) from lanes
+where lane is not null
 """
 """Each lane with its earliest due time, one step in the index a lane: what waits in one lane costs no other."""
 

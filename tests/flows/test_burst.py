@@ -52,29 +52,28 @@ async def test_a_thousand_tasks_at_once_end_in_the_sandbox_and_their_events_arri
 
 
 async def test_a_burst_is_spread_over_the_accounts_limits_and_none_of_it_fails(world: World) -> None:
-    fake = world.fluxapi_ai
-    service = await world.start({"TASKHOOK_FLUXAPI_AI_SUBMITS_PER_S": "20"})
+    """This provider names five submits a second; the setting says twenty."""
+    fake = world.acedata
+    service = await world.start({"TASKHOOK_ACEDATA_SUBMITS_PER_S": "20"})
     fake.script_rest(callback="success", callback_delay=0.1)
-    tasks = await asyncio.gather(*(service.api.submit("fluxapi-ai/flux-kontext-pro", new_prompt()) for _ in range(80)))
+    tasks = await asyncio.gather(*(service.api.submit("acedata/flux-dev", new_prompt()) for _ in range(80)))
     ended = await asyncio.gather(*(service.api.finished(task["id"], 30) for task in tasks))
     assert {task["status"] for task in ended} == {"succeeded"}
     times = sorted(request.at for request in fake.submits)
     assert len(times) == 80
-    assert times[-1] - times[0] > 1.5, "80 submits at 20 a second"
-    assert max(sum(1 for at in times if start <= at < start + 1) for start in times) <= 45
+    assert 2.5 < times[-1] - times[0] < 15, "80 submits at 20 a second"
+    assert max(sum(1 for at in times if start <= at < start + 1) for start in times) <= 24, "some arrive a bit late"
 
 
 async def test_no_more_tasks_are_in_flight_than_the_account_allows(world: World) -> None:
-    fake = world.acedata
-    service = await world.start({"TASKHOOK_ACEDATA_MAX_IN_FLIGHT": "4", "TASKHOOK_CALLBACK_GRACE_S": "30"})
-    tasks = await asyncio.gather(*(service.api.submit("acedata/flux-dev", new_prompt()) for _ in range(12)))
-    ended = 0
-    while ended < 12:
+    fake = world.fluxapi_ai
+    service = await world.start({"TASKHOOK_FLUXAPI_AI_MAX_IN_FLIGHT": "4", "TASKHOOK_CALLBACK_GRACE_S": "30"})
+    model = "fluxapi-ai/flux-kontext-pro"
+    tasks = await asyncio.gather(*(service.api.submit(model, new_prompt()) for _ in range(12)))
+    for ended in range(12):
         await until(lambda done=ended: len(fake.jobs) > done, what="a next submit")
-        job = list(fake.jobs.values())[ended]
         assert len(fake.jobs) - ended <= 4
-        assert (await fake.callback(job)).status == 200
-        ended += 1
+        assert (await fake.callback(list(fake.jobs.values())[ended])).status == 200
     states = {(await service.api.finished(task["id"]))["status"] for task in tasks}
     assert states == {"succeeded"}
     assert len(fake.submits) == 12

@@ -229,7 +229,7 @@ async def test_a_submit_nobody_confirms_ends_unconfirmed_and_was_sent_once(
     plan = fake.script(prompt, submit=[lost])
     task = await run(service, fake, prompt, timeout_s=2)
     assert (task["status"], task["error"]["code"]) == ("failed", "submit_unconfirmed")
-    assert task["tracking"]["via"] == "deadline"
+    assert task["tracking"]["via"] in (("deadline",) if fake.has_callbacks else ("deadline", "submit"))
     assert len(plan.submits) == 1
     await has_one_event(service, everything, task)
 
@@ -380,7 +380,7 @@ async def test_a_poll_that_goes_wrong_does_not_fail_the_task(
 ) -> None:
     fake, prompt = world.fakes[provider], new_prompt()
     plan = fake.script(prompt, poll=[bad, "success"])
-    task = await run(service, fake, prompt)
+    task = await run(service, fake, prompt, timeout=30)
     assert (task["status"], task["tracking"]["via"]) == ("succeeded", "poll")
     assert len(plan.poll_requests) == 2
 

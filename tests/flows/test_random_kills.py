@@ -38,6 +38,7 @@ async def killed_at_random(service: Service, dice: random.Random, accepted: dict
         await service.restart()
 
 
+@pytest.mark.timeout(240)
 async def test_kills_at_random_moments_lose_no_task_and_submit_none_twice(world: World) -> None:
     fake = world.acedata
     seed = random.randrange(1 << 32)
@@ -75,6 +76,6 @@ async def test_kills_at_random_moments_lose_no_task_and_submit_none_twice(world:
     finals = Counter(event["data"]["id"] for event in await service.api.finals())
     assert finals == Counter(set(accepted)), f"seed {seed}"
     await until(
-        lambda: {one.task_id for one in subscriber.received} == set(accepted), 45, f"every event delivered, seed {seed}"
+        lambda: {one.task_id for one in subscriber.received} == set(accepted), 60, f"every event delivered, seed {seed}"
     )
     await service.close()

@@ -1,8 +1,8 @@
-"""Answers that no server should give, as (name, answer, what a subscriber's attempt says, what a submit says)."""
+"""Answers that no server should give: by name, with the reason that both clients must find for them."""
 
 import gzip
 
-from tests.support.server import Cut, Raw, Reply, Reset
+from tests.support.server import Answer, Cut, Raw, Reply, Reset
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = b"Content-Length: 0\r\n\r\n"
@@ -10,7 +10,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 BOMB = gzip.compress(bytes(100_000_000), compresslevel=1)
 MALFORMED = "answer is no HTTP: malformed"
 
-UNREADABLE = {
+UNREADABLE: dict[str, tuple[Answer, str]] = {
     "reset": (Reset(), "connection reset"),
     "closed": (Reset(rst=False), "connection closed without an answer"),
     "reset in the head": (Cut(Reply(200, "hello"), 20), "connection reset"),

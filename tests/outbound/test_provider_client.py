@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -137,6 +138,16 @@ async def test_an_answer_over_the_limit_is_unconfirmed(script: Script, client: P
     assert await client.send(submit(script.url(answer))) == Unconfirmed(reason="answer over 2 MiB")
 
 
+async def test_a_gzip_bomb_takes_no_memory(script: Script, client: ProviderClient) -> None:
+    url = script.url(Reply(200, BOMB, {"Content-Encoding": "gzip"}))
+    tracemalloc.start()
+    try:
+        await client.send(submit(url))
+        assert tracemalloc.get_traced_memory()[1] < 20 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
 async def test_an_answer_of_the_limit_is_read_whole(script: Script, client: ProviderClient) -> None:
     reply = await client.send(submit(script.url(Reply(200, b"x" * REPLY_MAX))))
     assert isinstance(reply, HttpReply)
@@ -146,6 +157,7 @@ async def test_an_answer_of_the_limit_is_read_whole(script: Script, client: Prov
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [("gzip", gzip.compress(b"plain")), ("X-GZIP", gzip.compress(b"plain")), ("deflate", zlib.compress(b"plain"))],
+    ids=["gzip", "x-gzip", "deflate"],
 )
 async def test_an_encoding_that_nobody_asked_for_is_undone(
     script: Script, client: ProviderClient, encoding: str, body: bytes
@@ -156,7 +168,7 @@ async def test_an_encoding_that_nobody_asked_for_is_undone(
     assert script.server.requests[0].headers["accept-encoding"] == "identity"
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"plain")[:-6], b"plain"])
+@pytest.mark.parametrize("body", [gzip.compress(b"plain")[:-6], b"plain"], ids=["cut", "plain"])
 async def test_a_broken_encoding_is_unconfirmed(script: Script, client: ProviderClient, body: bytes) -> None:
     outcome = await client.send(submit(script.url(Reply(200, body, headers={"Content-Encoding": "gzip"}))))
     assert outcome == Unconfirmed(reason="answer is no gzip")

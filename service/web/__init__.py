@@ -1,0 +1,1 @@
+"""HTTP coming in: parse, call, answer."""

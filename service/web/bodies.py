@@ -1,0 +1,170 @@
+"""Bodies: read within a bound, decoded into the declared type, and every mistake named by its place."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+from starlette.types import Receive, Scope
+
+from service.core.problems import FieldError, InvalidRequest, Malformed, TooLarge, UnsupportedType
+from service.web.calls import find_header
+from service.web.errors import ClientGone
+
+T = TypeVar("T")
+Loc = list[str | int]
+
+BODY_MAX = 1 << 20
+DRAIN_MAX = 16 << 20
+DRAIN_S = 2.0
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*?)`(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<field>.*?)`(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_WRONG = re.compile(r"(?P<what>.*?)(?: - at `(?P<key>key` in `)?\$(?P<path>[^`]*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_ESCAPED = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """At most 1 MiB; nothing beyond it is kept."""
+    declared = find_header(scope, b"content-length")
+    if declared is not None and int(declared) > BODY_MAX:
+        raise _too_large()
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > BODY_MAX:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def drain(receive: Receive) -> None:
+    """Throws away what is still coming, for a while: closing on a client that sends would cost it the answer."""
+    left = DRAIN_MAX
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+
+
+def check_content_type(value: str | None) -> None:
+    """JSON, in UTF-8. Raises UnsupportedType."""
+    media_type, _, parameters = (value or "").partition(";")
+    media_type = media_type.strip().lower()
+    is_json = media_type == "application/json" or (media_type.startswith("application/") and media_type[-5:] == "+json")
+    charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip().strip('"')
+    if not is_json or charset not in ("", "utf-8", "utf8"):
+        raise UnsupportedType("The body must be JSON in UTF-8: Content-Type: application/json.")
+
+
+def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Raises Malformed for what is no JSON and InvalidRequest for what is not this type."""
+    if not body:
+        raise Malformed("The body is empty; it must be a JSON object.")
+    if _ESCAPED.search(body):
+        _check_storable(_parse(body))
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        _parse(body)
+        raise InvalidRequest([field_error(str(error), decoder.type, "body")]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _parse(body)
+        raise Malformed("The body is no JSON.") from None
+
+
+def field_error(message: str, kind: Any, part: str) -> FieldError:
+    """What msgspec says of a value of that type, as a place and a sentence; `part` is body or query."""
+    for pattern, text in ((_UNKNOWN, "is not known here"), (_MISSING, "is required")):
+        if found := pattern.fullmatch(message):
+            return FieldError(loc=[part, *_steps(found["path"]), found["field"]], msg=text)
+    found = _WRONG.fullmatch(message)
+    what, path = (found["what"], _steps(found["path"])) if found else (message, [])
+    if what.startswith("Invalid enum value"):
+        what = f"must be one of {', '.join(_choices(inspect.type_info(kind), path))}"
+    subject = "has a name that is wrong: " if found and found["key"] else ""
+    return FieldError(loc=[part, *path], msg=subject + what[0].lower() + what[1:].replace("`", ""))
+
+
+def is_storable(text: str) -> bool:
+    """Neither a NUL nor half of a surrogate pair: both databases and every subscriber can hold it."""
+    return _UNSTORABLE.search(text) is None
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"The body is larger than {BODY_MAX} bytes.")
+
+
+def _parse(body: bytes) -> Any:
+    """With the standard library, which reads half surrogate pairs too. Raises Malformed with the position."""
+    try:
+        return json.loads(body.decode(), parse_constant=_refuse_constant, parse_int=float)
+    except json.JSONDecodeError as error:
+        raise Malformed(f"The body is no JSON: {error.msg} at character {error.pos}.") from None
+    except UnicodeDecodeError as error:
+        raise Malformed(f"The body is no UTF-8: byte {error.start}.") from None
+    except RecursionError:
+        raise Malformed("The body is nested too deeply.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise Malformed(f"The body is no JSON: {name} is no JSON value.")
+
+
+def _check_storable(value: Any) -> None:
+    errors = [
+        FieldError(loc=["body", *loc], msg="holds a NUL or half of a surrogate pair, which can't be stored")
+        for loc in _unstorable(value)
+    ]
+    if errors:
+        raise InvalidRequest(errors)
+
+
+def _unstorable(value: Any) -> Iterator[Loc]:
+    left: list[tuple[Loc, Any]] = [([], value)]
+    while left:
+        loc, value = left.pop()
+        if isinstance(value, str) and not is_storable(value):
+            yield loc
+        elif isinstance(value, dict):
+            left += [([*loc, _UNSTORABLE.sub("?", name)], child) for name, child in value.items()]
+            left += [([*loc, _UNSTORABLE.sub("?", name)], name) for name in value if not is_storable(name)]
+        elif isinstance(value, list):
+            left += [([*loc, index], child) for index, child in enumerate(value)]
+
+
+def _steps(path: str | None) -> Loc:
+    """`.input.options[...]` and `.events[1]`, taken apart; what msgspec leaves open ends there."""
+    return [name or int(index) for name, index in _STEP.findall(path or "")]
+
+
+def _choices(node: inspect.Type, path: Loc) -> Iterator[str]:
+    """The values allowed at that place of a type."""
+    match node:
+        case inspect.Metadata():
+            yield from _choices(node.type, path)
+        case inspect.UnionType():
+            for branch in node.types:
+                yield from _choices(branch, path)
+        case inspect.StructType() if path:
+            for field in node.fields:
+                if field.encode_name == path[0]:
+                    yield from _choices(field.type, path[1:])
+        case inspect.VarTupleType() | inspect.ListType():
+            yield from _choices(node.item_type, path[1:])
+        case inspect.LiteralType():
+            yield from map(str, node.values)

@@ -1,0 +1,105 @@
+"""One call of the API: how it is declared, what it brings, and what it is answered with."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from service.core.ids import PREFIXES
+from service.core.problems import NotFound
+from service.web.auth import Caller
+from service.web.context import WebContext
+
+Q = TypeVar("Q")
+B = TypeVar("B")
+Headers = tuple[tuple[bytes, bytes], ...]
+
+JSON = b"application/json"
+ID_SHAPES = {kind: re.compile(rf"{prefix}_[0-9a-f]{{32}}", re.ASCII) for kind, prefix in PREFIXES.items()}
+
+
+class Reply(Protocol):
+    """What an endpoint gives back: it sends itself."""
+
+    async def __call__(self, receive: Receive, send: Send) -> None: ...
+
+
+class Answer:
+    """A reply that is complete when it is made; may be sent any number of times."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, body: bytes = b"", media_type: bytes = JSON, headers: Headers = ()) -> None:
+        self.status = status
+        self.body = body
+        described = ((b"content-type", media_type), (b"content-length", b"%d" % len(body))) if status != 204 else ()
+        self.headers = (*described, *headers)
+
+    async def __call__(self, receive: Receive, send: Send) -> None:
+        await self.begin(send)
+        await send({"type": "http.response.body", "body": self.body})
+
+    async def begin(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+
+
+def json_answer(value: Any, status: int = 200, headers: Headers = ()) -> Answer:
+    return Answer(status, msgspec.json.encode(value), JSON, headers)
+
+
+class Call(Generic[Q, B]):
+    """One request to one operation, its query and body decoded into the declared types."""
+
+    __slots__ = ("body", "caller", "query", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, caller: Caller, query: Q, body: B) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.caller = caller
+        self.query = query
+        self.body = body
+
+    def header(self, name: bytes) -> str | None:
+        return find_header(self.scope, name)
+
+    def path_id(self, kind: str) -> str:
+        """The id in the path. One that can't be an id names nothing."""
+        found: str = self.scope["path_params"]["id"]
+        if ID_SHAPES[kind].fullmatch(found) is None:
+            raise NotFound(f"There is no such {kind}.")
+        return found
+
+    async def gone(self) -> None:
+        """Until the client hangs up."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+class Operation(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
+    """One method of one path. Routes and OpenAPI are made from it, so neither can be ahead of the other.
+
+    `answers` maps a good status to the type of its body (None: no body; a media type: text of it), `problems` lists the
+    statuses of refusals beyond those that `body`, `query` and the path bring with them. An `is_open` one needs no key.
+    """
+
+    method: str
+    path: str
+    endpoint: Callable[[WebContext, Call[Q, B]], Awaitable[Reply]]
+    summary: str
+    tag: str
+    answers: Mapping[int, Any]
+    query: type[Q] | None = None
+    body: type[B] | None = None
+    problems: tuple[int, ...] = ()
+    headers: Mapping[str, str] = {}
+    is_open: bool = False
+
+
+def find_header(scope: Scope, name: bytes) -> str | None:
+    """The first of that name, which is given in lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None

@@ -1,0 +1,56 @@
+"""What the routes work with, in groups; app.py makes it once."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from service.core.env import Env
+from service.core.tokens import CallbackTokens
+from service.outbound.guard import Guard
+from service.providers.base import Access
+from service.store.bus import Bus
+from service.store.reads import Reads
+from service.store.writer import Writer
+from service.telemetry import Metrics
+
+STREAM_MAX = 1_000
+
+
+class Store(msgspec.Struct, frozen=True, kw_only=True):
+    """Write, read, and hear of what was written."""
+
+    writer: Writer
+    reads: Reads
+    bus: Bus
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is believed: callers by key, providers by token, subscribers by address; `new_secret` makes a `whsec_...`."""
+
+    api_keys: tuple[str, ...]
+    tokens: CallbackTokens
+    guard: Guard
+    new_secret: Callable[[], str]
+
+    def __repr__(self) -> str:
+        return "Trust()"
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """The process around the routes; `worker_alive` tells of a worker in this process, None when none belongs here."""
+
+    metrics: Metrics
+    stopping: asyncio.Event
+    worker_alive: Callable[[], bool] | None = None
+    stream_max: int = STREAM_MAX
+
+
+class WebContext(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `providers` holds every provider of the registry, in its order, configured or not."""
+
+    env: Env
+    store: Store
+    providers: Mapping[str, Access]
+    trust: Trust
+    running: Running

@@ -1,0 +1,92 @@
+"""Problems as problem+json (RFC 9457): one table of statuses, one place where a refusal gets its form."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from service.core.problems import (
+    Conflict,
+    FieldError,
+    Forbidden,
+    InvalidRequest,
+    Malformed,
+    NotFound,
+    Problem,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnsupportedType,
+)
+from service.web.calls import Answer, Headers
+
+MEDIA_TYPE = b"application/problem+json"
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was read: there is nobody to answer."""
+
+
+class MethodNotAllowed(Problem):
+    """`allowed` are the methods that this address has."""
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"This address takes {allowed}.")
+        self.allowed = allowed
+
+
+class Failure(Problem):
+    """Our own fault; the log tells more, the caller is told the request id alone."""
+
+
+STATUSES: dict[type[Problem], tuple[int, str]] = {
+    Malformed: (400, "Malformed request"),
+    Unauthorized: (401, "Unauthorized"),
+    Forbidden: (403, "Forbidden"),
+    NotFound: (404, "Not found"),
+    MethodNotAllowed: (405, "Method not allowed"),
+    Conflict: (409, "Conflict"),
+    TooLarge: (413, "Too large"),
+    UnsupportedType: (415, "Unsupported content type"),
+    InvalidRequest: (422, "Invalid request"),
+    Failure: (500, "Internal error"),
+    Unavailable: (503, "Unavailable"),
+}
+TITLES = dict(STATUSES.values())
+
+
+class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong (RFC 9457). `errors` names each wrong field of a 422, `request_id` is in our log too."""
+
+    type: Annotated[str, Meta(examples=["urn:taskhook:problem:invalid-request"])]
+    title: Annotated[str, Meta(examples=["Invalid request"])]
+    status: Annotated[int, Meta(examples=[422])]
+    detail: Annotated[str, Meta(examples=["body.input.n: must be 1 for this model"])]
+    errors: list[FieldError] | UnsetType = UNSET
+    request_id: str
+
+
+def render_problem(problem: Problem, request_id: str) -> Answer:
+    status, title = STATUSES[type(problem)]
+    body = ProblemBody(
+        type=f"urn:taskhook:problem:{title.lower().replace(' ', '-')}",
+        title=title,
+        status=status,
+        detail=problem.detail,
+        errors=problem.errors if isinstance(problem, InvalidRequest) else UNSET,
+        request_id=request_id,
+    )
+    return Answer(status, msgspec.json.encode(body), MEDIA_TYPE, _headers(problem))
+
+
+def _headers(problem: Problem) -> Headers:
+    match problem:
+        case Unauthorized():
+            return ((b"www-authenticate", b"Bearer"),)
+        case MethodNotAllowed():
+            return ((b"allow", problem.allowed.encode()),)
+        case TooLarge():
+            return ((b"connection", b"close"),)
+        case Unavailable():
+            return ((b"retry-after", b"%d" % problem.retry_after_s),)
+    return ()

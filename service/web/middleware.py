@@ -1,0 +1,117 @@
+"""Around every request, in one pass: its id, its problem, its security headers, its metrics."""
+
+import re
+import time
+
+import structlog
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.core.env import Env
+from service.core.problems import Problem, TooLarge, Unavailable
+from service.telemetry import Metrics, request_context
+from service.web.bodies import drain
+from service.web.calls import Headers, find_header
+from service.web.errors import ClientGone, Failure, render_problem
+
+log = structlog.get_logger()
+
+GONE = 499
+"""In metrics alone: the client hung up before it was answered."""
+SECURITY: Headers = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+
+
+class Gate:
+    """The outermost layer: nothing leaves without it, and no exception passes it."""
+
+    def __init__(self, app: ASGIApp, env: Env, metrics: Metrics) -> None:
+        self._app = app
+        self._env = env
+        self._metrics = metrics
+        self._counters: dict[tuple[str, int], Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        given = find_header(scope, b"x-request-id")
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else self._env.new_id("request")
+        exchange = _Exchange(send, request_id)
+        with request_context(request_id):
+            try:
+                await self._answer(scope, receive, exchange)
+            finally:
+                self._count(scope, exchange.status or GONE, time.monotonic() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
+        try:
+            await self._app(scope, receive, exchange.send)
+        except ClientGone:
+            return
+        except Problem as problem:
+            if isinstance(problem, Unavailable):
+                log.warning("request.unavailable", route=_route(scope), reason=problem.detail, cause=problem.cause)
+            await _refuse(problem, receive, exchange)
+        except Exception:
+            log.exception("request.failed", route=_route(scope))
+            failure = Failure("Something went wrong here; it is written down under this request id.")
+            await _refuse(failure, receive, exchange)
+
+    def _count(self, scope: Scope, status: int, duration_s: float) -> None:
+        route = _route(scope)
+        counter = self._counters.get((route, status))
+        if counter is None:
+            counter = self._counters[route, status] = self._metrics.requests.labels(route, str(status))
+            self._histograms[route] = self._metrics.request_seconds.labels(route)
+        counter.inc()
+        self._histograms[route].observe(duration_s)
+        log.debug("request.answered", route=route, status=status, duration_ms=round(duration_s * 1000, 1))
+
+
+class _Exchange:
+    """The sending side of one request; `status` is 0 until an answer has begun."""
+
+    __slots__ = ("_send", "request_id", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = message["headers"]
+            names = {name for name, _ in own}
+            added = [header for header in SECURITY if header[0] not in names]
+            headers = [*own, *added, (b"x-request-id", self.request_id.encode())]
+            message = {"type": "http.response.start", "status": self.status, "headers": headers}
+        await self._send(message)
+
+
+async def _refuse(problem: Problem, receive: Receive, exchange: _Exchange) -> None:
+    """Once an answer has begun, breaking it off is all that is left to say."""
+    if exchange.status:
+        return
+    answer = render_problem(problem, exchange.request_id)
+    if not isinstance(problem, TooLarge):
+        await answer(receive, exchange.send)
+        return
+    await answer.begin(exchange.send)
+    await exchange.send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    await drain(receive)
+    await exchange.send({"type": "http.response.body", "body": b""})
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path, never the path itself: it may hold ids and tokens."""
+    return getattr(scope.get("route"), "path_format", "unmatched")

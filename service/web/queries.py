@@ -1,0 +1,112 @@
+"""Query strings: decoded into the declared type like a body, with cursors and times."""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Meta
+
+from service.core.problems import FieldError, InvalidRequest
+from service.web.bodies import field_error, is_storable
+from service.web.calls import ID_SHAPES
+
+T = TypeVar("T")
+Limit = Annotated[int, Meta(ge=1, le=200)]
+Cursor = Annotated[str, Meta(description="`next_cursor` of the page before.")]
+TimeText = Annotated[str, Meta(description="An RFC 3339 time or a date.", examples=["2026-01-01T00:00:00Z"])]
+
+FIELDS_MAX = 100
+METADATA = "metadata."
+SEQUENCE = re.compile(r"[0-9]{1,18}", re.ASCII)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:\d\d))?", re.ASCII)
+
+
+def decode_query(query_string: bytes, kind: type[T]) -> T:
+    """Raises InvalidRequest that names every parameter that is not known, or the first that is wrong."""
+    given = _read_pairs(query_string)
+    fields: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
+    unknown = [name for name in given if name not in fields and not _is_metadata(name, fields)]
+    if unknown:
+        known = ", ".join(fields) or "none"
+        raise InvalidRequest([query_error(name, f"is not known here; known are: {known}") for name in unknown])
+    plain: dict[str, object] = {name: value for name, value in given.items() if name in fields}
+    if METADATA[:-1] in fields:
+        labels = {name.removeprefix(METADATA): value for name, value in given.items() if name.startswith(METADATA)}
+        plain.setdefault(METADATA[:-1], labels)
+    try:
+        return msgspec.convert(plain, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest([field_error(str(error), kind, "query")]) from None
+
+
+def query_error(name: str, msg: str) -> FieldError:
+    return FieldError(loc=["query", name], msg=msg)
+
+
+def encode_cursor(last: str | int | None) -> str | None:
+    return None if last is None else urlsafe_b64encode(str(last).encode()).decode().rstrip("=")
+
+
+def read_id_cursor(cursor: str | None, kind: str) -> str | None:
+    return _read_cursor(cursor, ID_SHAPES[kind])
+
+
+def read_number_cursor(cursor: str | None) -> int:
+    return int(_read_cursor(cursor, SEQUENCE) or 0)
+
+
+def read_time(text: str | None, *loc: str) -> datetime | None:
+    """A date is its midnight in UTC. What lies before 1970 is 1970: nothing here is older."""
+    if text is None:
+        return None
+    try:
+        at = _parse_time(text)
+        return max(at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC), EPOCH)
+    except (ValueError, OverflowError):
+        msg = "must be an RFC 3339 time such as 2026-01-01T00:00:00Z, or a date such as 2026-01-01"
+        raise InvalidRequest([FieldError(loc=list(loc), msg=msg)]) from None
+
+
+def _parse_time(text: str) -> datetime:
+    """A plus sign that was not escaped arrives as a space."""
+    text = re.sub(r" (?=\d\d:\d\d$)", "+", text) if len(text) > len("2026-01-01 00:00") else text
+    if not _TIME.fullmatch(text):
+        raise ValueError(text)
+    return datetime.fromisoformat(text.upper())
+
+
+def _read_cursor(cursor: str | None, shape: re.Pattern[str]) -> str | None:
+    if cursor is None:
+        return None
+    try:
+        found = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+    except ValueError:
+        found = ""
+    if not shape.fullmatch(found):
+        raise InvalidRequest([query_error("cursor", "is not one that this listing gave")])
+    return found
+
+
+def _read_pairs(query_string: bytes) -> dict[str, str]:
+    if not query_string:
+        return {}
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX
+        )
+    except ValueError:  # UnicodeDecodeError is one
+        raise InvalidRequest([FieldError(loc=["query"], msg="is no UTF-8, or has too many parameters")]) from None
+    given = dict(pairs)
+    errors = [query_error(name, "is given more than once") for name in given if [n for n, _ in pairs].count(name) > 1]
+    errors += [query_error(n, "holds a NUL, which can't be stored") for n, v in pairs if not is_storable(n + v)]
+    if errors:
+        raise InvalidRequest(errors)
+    return given
+
+
+def _is_metadata(name: str, fields: tuple[str, ...]) -> bool:
+    return METADATA[:-1] in fields and name.startswith(METADATA) and len(name) > len(METADATA)

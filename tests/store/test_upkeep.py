@@ -1,0 +1,92 @@
+"""Erasing, recovering and deleting."""
+
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from service.core import delivering, lifecycle
+from service.core.change import Change
+from service.core.problems import Conflict, NotFound
+from service.core.times import after
+from service.store import upkeep
+from service.store.batch import Keys
+from service.store.reads import TaskFilter
+from tests.store.conftest import Store
+from tests.store.test_claims import claim_deliveries, publish, put, subscribe
+from tests.support.factory import CALLS_BACK, make_endpoint, make_task, picture
+
+
+async def test_an_erased_task_leaves_no_word_of_it_in_any_table(store: Store, tmp_path: Path) -> None:
+    await subscribe(store)
+    task = make_task(store.env, metadata={"who": "unmistakable"}, provider_task_id="p", step="tracking")
+    task = msgspec.structs.replace(task, input=msgspec.structs.replace(task.input, prompt="unmistakable"))
+    await put(store, lifecycle.create(task, store.env))
+    with pytest.raises(Conflict):
+        await upkeep.erase_task(store.writer, task.id)
+    result = picture("https://cdn/unmistakable.png")
+    await store.writer.change_task(
+        task.id, lambda found: lifecycle.advance(found, result, "poll", store.env, CALLS_BACK)
+    )
+    await upkeep.erase_task(store.writer, task.id)
+    with sqlite3.connect(tmp_path / "taskhook.db") as database:
+        assert not [line for line in database.iterdump() if "unmistakable" in line]
+    (event,) = await store.reads.events_after(0, 10)
+    assert msgspec.json.decode(event.body)["data"]["status"] == "succeeded"
+    assert (await store.reads.list_tasks(TaskFilter(metadata={"who": "unmistakable"}), 10, None)).items == []
+
+
+async def test_recover_sends_what_was_not_received_and_nothing_twice(store: Store) -> None:
+    await publish(store, 3)
+    endpoint_id = await subscribe(store)
+    await publish(store, 3)
+    outcome = delivering.Outcome(at=store.env.now(), received=True, status_code=200, duration_ms=1)
+    for parcel in (await claim_deliveries(store)).parcels[:2]:
+        await store.writer.change(
+            Keys(deliveries=(parcel.delivery.id,)),
+            lambda batch, key=parcel.delivery.id: delivering.after_attempt(
+                batch.delivery(key), None, outcome, 1, store.env, ()
+            ),
+        )
+    since, until = store.env.now(), after(store.env.now(), 1)
+    assert await upkeep.recover(store.writer, endpoint_id, since, until, dry_run=True) == 3
+    assert await upkeep.recover(store.writer, endpoint_id, since, until, dry_run=False) == 3
+    assert await upkeep.recover(store.writer, endpoint_id, since, until, dry_run=False) == 0
+    assert len((await claim_deliveries(store)).parcels) == 3
+
+
+async def test_recover_goes_through_more_than_one_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "STEP", 4)
+    endpoint_id = await subscribe(store, enabled=False)
+    await publish(store, 10)
+    since, until = store.env.now() - timedelta(days=1), after(store.env.now(), 1)
+    assert await upkeep.recover(store.writer, endpoint_id, since, until, dry_run=False) == 10
+
+
+async def test_recover_keeps_to_the_filter(store: Store) -> None:
+    await publish(store, 2)
+    endpoint = make_endpoint(store.env, providers=("acedata",))
+    await put(store, Change(endpoints=(endpoint,)))
+    since, until = store.env.now(), after(store.env.now(), 1)
+    assert await upkeep.recover(store.writer, endpoint.id, since, until, dry_run=True) == 0
+
+
+async def test_retention_deletes_what_is_old_final_and_delivered(store: Store) -> None:
+    await publish(store, 1)
+    old = (await store.reads.list_tasks(TaskFilter(), 10, None)).items[0]
+    await subscribe(store)
+    await publish(store, 1)
+    waiting = (await store.reads.list_tasks(TaskFilter(), 10, None)).items[0]
+    open_task = make_task(store.env)
+    await put(store, lifecycle.create(open_task, store.env))
+    store.env.pass_time(31 * 86_400)
+    assert await upkeep.delete_old(store.writer, store.env.now(), 30) == 1
+    with pytest.raises(NotFound):
+        await store.reads.get_task(old.id)
+    assert {task.id for task in (await store.reads.list_tasks(TaskFilter(), 10, None)).items} == {
+        waiting.id,
+        open_task.id,
+    }
+    assert len(await store.reads.events_after(0, 10)) == 1
