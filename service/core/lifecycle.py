@@ -33,6 +33,9 @@ from service.core.views import view_task
 TIMELINE_MAX = 500
 """Entries kept of one task: a sender that repeats itself can't fill the disk."""
 
+DEADLINE_MARGIN_S = 2.0
+"""For a worker whose call ended with the deadline to write that down itself."""
+
 RAW_MAX = 16_384
 """Bytes of a payload kept in the timeline."""
 
@@ -63,7 +66,7 @@ def begin(task: Task, env: Env, policy: Policy) -> Change:
             return _send(task, env, policy)
         case "sending":
             stopped = Unconfirmed(reason="the service stopped while it was being sent")
-            return advance(task, stopped, "submit", env, policy)
+            return _unconfirmed(task, stopped, env, policy)
         case "unconfirmed":
             return _expire(task, env)
         case "tracking":
@@ -122,13 +125,9 @@ def erase(task: Task, env: Env) -> Task:
 
 
 def _send(task: Task, env: Env, policy: Policy) -> Change:
-    task = replace(
-        task,
-        step="sending",
-        lease=task.lease + 1,
-        submits=task.submits + 1,
-        due_at=after(env.now(), policy.submit_lease_s),
-    )
+    # A call lasts to the deadline at most; what is found sending after it has died.
+    due_at = min(after(env.now(), policy.submit_lease_s), after(task.deadline_at, DEADLINE_MARGIN_S))
+    task = replace(task, step="sending", lease=task.lease + 1, submits=task.submits + 1, due_at=due_at)
     return _run(task, env) if policy.blocking else Change(tasks=(task,))
 
 
@@ -184,9 +183,11 @@ def _end(task: Task, observation: Succeeded | Failed, via: Via, env: Env) -> Cha
 
 
 def _set_back(task: Task, observation: NotSent | Throttled | Unconfirmed, env: Env, policy: Policy) -> Change:
-    if isinstance(observation, Unconfirmed):
-        return _unconfirmed(task, observation, env, policy)
-    return _try_again(task, observation, env)
+    if not isinstance(observation, Unconfirmed):
+        return _try_again(task, observation, env)
+    if task.status == "running" and env.now() >= task.deadline_at:
+        return _expire(task, env)
+    return _unconfirmed(task, observation, env, policy)
 
 
 def _accepted(task: Task, observation: Accepted, env: Env, policy: Policy) -> Change:
@@ -298,7 +299,7 @@ def _deadline_error(task: Task) -> TaskError:
     match task.step:
         case "submit":
             return task.setback or _timeout("It was not sent before its deadline: the account was at its limit.")
-        case "unconfirmed" | "sending":
+        case "unconfirmed":
             return _unconfirmed_error("no callback came before the deadline")
     if task.lost:
         return TaskError(code="expired_result", message="The provider does not know the task.", retryable=True)

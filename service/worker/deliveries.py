@@ -67,9 +67,9 @@ class DeliveryWork:
         claim = await self._writer.run(work)
         return [(parcel, claimed_at) for parcel in claim.parcels], claim.next_due_at
 
-    async def run(self, claimed: tuple[Parcel, float]) -> datetime | None:
+    async def run(self, item: tuple[Parcel, float]) -> datetime | None:
         """The delivery's next due time."""
-        parcel, claimed_at = claimed
+        parcel, claimed_at = item
         if time.monotonic() - claimed_at > LEASE_S / 2:
             return None  # this process was frozen: another one may hold it by now
         at = self._env.now()

@@ -1,9 +1,8 @@
 """One lane of work: claim what is due, run it within a limit, sleep until the next is due or the bell rings."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -20,18 +19,26 @@ LOOK_AGAIN_S = 5.0
 FAILED_FIRST_S = 0.5
 FAILED_MAX_S = 30.0
 
-Claim = Callable[[int], Awaitable[tuple[list[T], datetime | None]]]
-"""Takes at most that many; and when the next is due."""
+
+class Work(Protocol[T]):
+    """What a lane does."""
+
+    async def claim(self, free: int) -> tuple[list[T], datetime | None]:
+        """Takes what is due, at most that many; and when the next is due."""
+        ...
+
+    async def run(self, item: T) -> datetime | None:
+        """Does one; when it is due again."""
+        ...
 
 
 class Lane(Generic[T]):
-    """Runs `run` on what `claim` takes, at most `limit` at a time. What fails in one never stops the others."""
+    """Runs what its work claims, at most `limit` at a time. What fails in one never stops the others."""
 
     def __init__(
         self,
         name: str,
-        claim: Claim[T],
-        run: Callable[[T], Awaitable[datetime | None]],
+        work: Work[T],
         *,
         limit: int,
         topic: str,
@@ -40,8 +47,7 @@ class Lane(Generic[T]):
         metrics: Metrics,
     ) -> None:
         self.name = name
-        self._claim = claim
-        self._run_one = run
+        self._work = work
         self._limit = limit
         self._topic = topic
         self._bus = bus
@@ -80,7 +86,7 @@ class Lane(Generic[T]):
             self._next_due_at = None
             return
         try:
-            taken, self._next_due_at = await self._claim(free)
+            taken, self._next_due_at = await self._work.claim(free)
             self._failures = 0
         except Exception as error:
             self._note_failure(error)
@@ -109,7 +115,7 @@ class Lane(Generic[T]):
 
     async def _run_item(self, item: T) -> None:
         try:
-            self._expect(await self._run_one(item))
+            self._expect(await self._work.run(item))
         except Exception:
             self._metrics.loop_failures.labels(self.name).inc()
             log.exception("worker.failed", lane=self.name)

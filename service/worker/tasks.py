@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from service.core.change import Change
 from service.core.env import Env
@@ -24,6 +25,9 @@ from service.telemetry import Metrics
 
 log = structlog.get_logger()
 AGAIN_S = 0.5
+FROZEN_S = 20.0
+"""Between claim and call. Leases are longer by more than that, so a process that was stopped sends nothing stale."""
+TO_THE_DEADLINE_S = 0.01
 
 
 class TaskWork:
@@ -64,9 +68,9 @@ class TaskWork:
         claim = await self._writer.run(work)
         return [(task, claimed_at) for task in claim.tasks], claim.next_due_at
 
-    async def run(self, claimed: tuple[Task, float]) -> datetime | None:
+    async def run(self, item: tuple[Task, float]) -> datetime | None:
         """The task's next due time."""
-        task, claimed_at = claimed
+        task, claimed_at = item
         if task.step == "tracking":
             return await self._poll(task)
         return await self._submit(task, claimed_at)
@@ -75,8 +79,10 @@ class TaskWork:
         policy, account = self._access.policy, self._account
         url = self._callback_urls.of(task) if policy.callbacks else None
         request = self._access.provider.build_submit(task, account, url)
-        if time.monotonic() - claimed_at + request.timeout_s > policy.submit_lease_s:
-            return None  # this process was frozen: another one may hold the task by now
+        left_s = (task.deadline_at - self._env.now()).total_seconds()
+        request = replace(request, timeout_s=min(request.timeout_s, max(left_s, 0.0) + TO_THE_DEADLINE_S))
+        if time.monotonic() - claimed_at > FROZEN_S:
+            return None  # another worker may hold the task by now
         try:
             observation = await self._call("submit", request)
         except asyncio.CancelledError:
