@@ -77,14 +77,21 @@ def begin(task: Task, env: Env, policy: Policy) -> Change:
 
 
 def advance(
-    task: Task, observation: Observation, via: Via, env: Env, policy: Policy, lease: int | None = None
+    task: Task,
+    observation: Observation,
+    via: Via,
+    env: Env,
+    policy: Policy,
+    lease: int | None = None,
+    excerpt: str | None = None,
 ) -> Change:
     """Something was learned about the task: from a submit's answer, a poll or a callback.
 
     `lease` is that of the worker that submitted; one that was away too long can add what it learned, not take it back.
+    `excerpt` is the beginning of a callback's body, kept where the callback can't be believed.
     """
     if via == "callback":
-        return _called_back(task, observation, env, policy)
+        return _called_back(task, observation, env, policy, excerpt)
     if task.is_final:
         return _after_the_end(task, observation, via, env)
     if via == "poll":
@@ -140,15 +147,16 @@ def _poll_or_expire(task: Task, env: Env, policy: Policy) -> Change:
 # --- what is learned --------------------------------------------------------------------------------------------------
 
 
-def _called_back(task: Task, observation: Observation, env: Env, policy: Policy) -> Change:
+def _called_back(task: Task, observation: Observation, env: Env, policy: Policy, excerpt: str | None) -> Change:
     task = replace(task, callbacks=task.callbacks + 1)
     named = getattr(observation, "provider_task_id", None)
+    kept = {} if excerpt is None or task.erased_at else {"body": excerpt}
     if named and task.provider_task_id and named != task.provider_task_id:
-        return _poll_soon(task, env, policy, "mismatch", "callback.mismatched", provider_task_id=named)
+        return _poll_soon(task, env, policy, "mismatch", "callback.mismatched", provider_task_id=named, **kept)
     if task.is_final:
         return _after_the_end(task, observation, "callback", env)
     if isinstance(observation, Unreadable):
-        return _poll_soon(task, env, policy, "unreadable", "callback.unreadable", reason=observation.reason)
+        return _poll_soon(task, env, policy, "unreadable", "callback.unreadable", reason=observation.reason, **kept)
     task = _adopt(task, named, env)
     if policy.confirm and policy.polling:
         return _poll_soon(task, env, policy, "hint", "callback.hinted", says=_tag(observation))

@@ -20,8 +20,9 @@ def time_or_null(at: datetime | None) -> Time | None:
     return None if at is None else rfc3339(at)
 
 
-class ErasedInput(msgspec.Struct, frozen=True):
-    """What is left of the input of an erased task: nothing."""
+_INPUT_SCHEMA = {"anyOf": [{"$ref": "#/components/schemas/TaskInput"}, {"type": "object", "maxProperties": 0}]}
+InputView = Annotated[Any, Meta(description="As given; empty once erased.", extra_json_schema=_INPUT_SCHEMA)]
+"""A TaskInput, or what is left of it in an erased task; JSON Schema can say so, msgspec's unions can't."""
 
 
 class Tracking(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +42,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     model: str
     provider_task_id: str | None
-    input: TaskInput | dict[str, Any]
+    input: InputView
     metadata: dict[str, str]
     result: Result | None
     error: TaskError | None

@@ -69,6 +69,13 @@ class Reads:
         sql = f"select {rows.DELIVERY_COLUMNS} from deliveries where id = ?"
         return rows.delivery_from_row(await self._one(sql, delivery_id, "delivery"))
 
+    async def get_delivery_of(self, event_id: str, endpoint_id: str) -> Delivery:
+        sql = f"select {rows.DELIVERY_COLUMNS} from deliveries where event_id = ? and endpoint_id = ?"
+        found = await self._fetch(sql, event_id, endpoint_id)
+        if not found:
+            raise NotFound("There is no such delivery.")
+        return rows.delivery_from_row(found[0])
+
     async def get_event(self, event_id: str) -> StoredEvent:
         sql = f"select {_EVENT_COLUMNS} from events where id = ? and audience_id is null"
         return _event(await self._one(sql, event_id, "event"))

@@ -1,7 +1,8 @@
 """One call of the API: how it is declared, what it brings, and what it is answered with."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -10,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from service.core.ids import PREFIXES
 from service.core.problems import NotFound
 from service.web.auth import Caller
-from service.web.context import WebContext
+from service.web.context import Web
 
 Q = TypeVar("Q")
 B = TypeVar("B")
@@ -71,11 +72,6 @@ class Call(Generic[Q, B]):
             raise NotFound(f"There is no such {kind}.")
         return found
 
-    async def gone(self) -> None:
-        """Until the client hangs up."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-
 
 class Operation(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
     """One method of one path. Routes and OpenAPI are made from it, so neither can be ahead of the other.
@@ -86,7 +82,7 @@ class Operation(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
 
     method: str
     path: str
-    endpoint: Callable[[WebContext, Call[Q, B]], Awaitable[Reply]]
+    endpoint: Callable[[Web, Call[Q, B]], Awaitable[Reply]]
     summary: str
     tag: str
     answers: Mapping[int, Any]
@@ -103,3 +99,24 @@ def find_header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return str(value, "latin-1")
     return None
+
+
+async def gone(receive: Receive) -> None:
+    """Until the client hangs up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def first_of(timeout_s: float | None, *waits: Coroutine[Any, Any, Any]) -> int | None:
+    """Which of them ended first, None when the time was over; the rest are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        done = next((index for index, task in enumerate(tasks) if task.done()), None)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if done is not None:
+        tasks[done].result()
+    return done

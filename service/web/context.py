@@ -13,6 +13,7 @@ from service.store.bus import Bus
 from service.store.reads import Reads
 from service.store.writer import Writer
 from service.telemetry import Metrics
+from service.web.tail import Tail
 
 STREAM_MAX = 1_000
 
@@ -54,3 +55,16 @@ class WebContext(msgspec.Struct, frozen=True, kw_only=True):
     providers: Mapping[str, Access]
     trust: Trust
     running: Running
+
+
+class Web:
+    """The context as the routes get it, with what they share beyond one request."""
+
+    def __init__(self, context: WebContext) -> None:
+        self.env = context.env
+        self.store = context.store
+        self.providers = context.providers
+        self.trust = context.trust
+        self.running = context.running
+        self.tail = Tail(context.store.reads, context.store.bus)
+        self.gauges_until = 0.0

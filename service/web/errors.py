@@ -67,7 +67,7 @@ class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render_problem(problem: Problem, request_id: str) -> Answer:
-    status, title = STATUSES[type(problem)]
+    status, title = next(STATUSES[kind] for kind in type(problem).__mro__ if kind in STATUSES)
     body = ProblemBody(
         type=f"urn:taskhook:problem:{title.lower().replace(' ', '-')}",
         title=title,

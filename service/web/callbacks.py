@@ -1,0 +1,126 @@
+"""Callbacks of providers: the token names the task, and the answer goes out after the commit."""
+
+import time
+from functools import partial
+
+import msgspec
+import structlog
+from starlette.types import Scope
+
+from service.core.change import Change, Outcome
+from service.core.lifecycle import advance
+from service.core.observation import Observation, Unverified
+from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
+from service.providers.base import Access, HttpReply
+from service.web.bodies import read_body
+from service.web.calls import Answer, Call
+from service.web.context import Web
+from service.web.tasks import count_finished
+
+log = structlog.get_logger()
+EXCERPT_MAX = 16 * 1024
+TAKEN: dict[Outcome, str] = {"duplicate": "duplicate", "late": "late", "hint": "hint"}
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """The callback is stored."""
+
+    status: str = "received"
+
+
+class _Unsigned(Forbidden):
+    """The vendor's own signature does not hold."""
+
+
+class _Unreadable(Malformed):
+    """Kept, and told apart from what is not."""
+
+
+class _Mismatched(Conflict):
+    """The same."""
+
+
+RECEIVED = Answer(200, msgspec.json.encode(Received()))
+REFUSALS: dict[type[Problem], str] = {
+    Forbidden: "forged",
+    _Unsigned: "unsigned",
+    _Unreadable: "unreadable",
+    _Mismatched: "mismatch",
+    TooLarge: "too_large",
+    NotFound: "gone",
+}
+
+
+async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
+    started = time.monotonic()
+    access = _find_access(web, call.scope["path_params"]["provider"])
+    provider, task_id = access.provider.id, None
+    try:
+        task_id = _verify(web, call.scope, provider)
+        change = await _take(web, call, access, task_id)
+    except Problem as problem:
+        outcome = REFUSALS.get(type(problem), "failed")
+        web.running.metrics.callbacks.labels(provider, outcome).inc()
+        _tell("callback.refused", provider, task_id, outcome, started)
+        raise
+    outcome = TAKEN.get(change.outcome, "accepted")
+    web.running.metrics.callbacks.labels(provider, outcome).inc()
+    task = change.tasks[0]
+    if change.outcome == "moved" and task.is_final:
+        count_finished(web.running.metrics, task)
+    _tell("callback.accepted", provider, task_id, outcome, started, status=task.status)
+    return RECEIVED
+
+
+def _find_access(web: Web, provider: str) -> Access:
+    """One that is configured and calls back; any other has no address here."""
+    access = web.providers.get(provider)
+    if access is None or access.account is None or not access.provider.capabilities.callbacks:
+        web.running.metrics.callbacks.labels("unknown", "no_provider").inc()
+        raise NotFound("There is no such provider here.")
+    return access
+
+
+def _verify(web: Web, scope: Scope, provider: str) -> str:
+    """The task's id. A token has one spelling: an escaped one is not ours."""
+    if b"%" in scope.get("raw_path", b""):
+        raise Forbidden("This callback URL is not one of ours.")
+    return web.trust.tokens.verify(provider, scope["path_params"]["token"])
+
+
+async def _take(web: Web, call: Call[None, None], access: Access, task_id: str) -> Change:
+    body = await read_body(call.scope, call.receive)
+    observation = _read(web, access, call.scope, body)
+    if isinstance(observation, Unverified):
+        raise _Unsigned("The signature of this callback does not hold.")
+    decide = partial(
+        advance,
+        observation=observation,
+        via="callback",
+        env=web.env,
+        policy=access.policy,
+        excerpt=_excerpt(body, call.scope["path_params"]["token"]),
+    )
+    change = await web.store.writer.change_task(task_id, decide)
+    if change.outcome == "unreadable":
+        raise _Unreadable("This callback can't be read.")
+    if change.outcome == "mismatch":
+        raise _Mismatched("This callback is about another task.")
+    return change
+
+
+def _read(web: Web, access: Access, scope: Scope, body: bytes) -> Observation:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    request = HttpReply(status=0, headers=headers, body=body, received_at=web.env.now())
+    assert access.account is not None  # noqa: S101 (checked where the provider was found)
+    return access.provider.parse_callback(request, access.account)
+
+
+def _excerpt(body: bytes, token: str) -> str:
+    """The beginning, for the timeline; some providers send the callback URL back, and its token is a secret."""
+    return body.replace(token.encode(), b"(token)")[:EXCERPT_MAX].decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
+def _tell(event: str, provider: str, task_id: str | None, outcome: str, started: float, **more: object) -> None:
+    duration_ms = round((time.monotonic() - started) * 1000, 1)
+    log.info(event, task_id=task_id, provider=provider, outcome=outcome, duration_ms=duration_ms, **more)

@@ -1,0 +1,111 @@
+"""What has to be settled before a task is created: its model, and whether the same request was answered before."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from service.core import lifecycle
+from service.core.change import Change, IdempotencyKey
+from service.core.problems import Conflict, FieldError, InvalidRequest, NotFound, Problem, Unavailable, invalid
+from service.core.task import Task
+from service.providers.base import Access, Model
+from service.store.batch import Batch, Keys
+from service.web.context import Web
+
+KEY_MAX = 255
+
+LabelName = Annotated[str, Meta(min_length=1, max_length=64)]
+LabelValue = Annotated[str, Meta(max_length=512)]
+Labels = Annotated[dict[LabelName, LabelValue], Meta(max_length=50)]
+
+_canonical = msgspec.json.Encoder(order="sorted")
+
+
+class _Answered(Problem):
+    """The key was used for this very request before."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__("This request was answered before.")
+        self.task_id = task_id
+
+
+def check_key(key: str | None) -> str | None:
+    """1 to 255 printable ASCII characters, or none at all."""
+    if key is not None and not (0 < len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
+        msg = f"must be 1 to {KEY_MAX} printable ASCII characters"
+        raise InvalidRequest([FieldError(loc=["header", "Idempotency-Key"], msg=msg)])
+    return key
+
+
+def fingerprint(request: Any) -> str:
+    """The same for two requests that ask for the same, however they were written."""
+    return hashlib.sha256(_canonical.encode(request)).hexdigest()
+
+
+async def create(web: Web, task: Task, key: str | None, request: str) -> tuple[Task, bool]:
+    """The stored task, and whether it is new. Raises Conflict when the key stands for another request."""
+
+    def decide(batch: Batch) -> Change:
+        change = lifecycle.create(task, web.env)
+        if key is None:
+            return change
+        known = batch.idempotency_key(key)
+        if known is None:
+            used = IdempotencyKey(key=key, fingerprint=request, task_id=task.id, created_at=task.created_at)
+            return msgspec.structs.replace(change, idempotency=(used,))
+        if known.fingerprint != request:
+            raise Conflict("This Idempotency-Key was used with another body.")
+        raise _Answered(known.task_id)
+
+    try:
+        change = await web.store.writer.change(Keys(idempotency=(key,) if key else ()), decide)
+    except _Answered as answered:
+        return await _get_answered(web, answered.task_id), False
+    return change.tasks[0], True
+
+
+async def _get_answered(web: Web, task_id: str) -> Task:
+    try:
+        return await web.store.reads.get_task(task_id)
+    except NotFound:  # the transaction that held both requests was taken back
+        raise Unavailable("The task could not be stored.") from None
+
+
+def resolve_model(providers: Mapping[str, Access], name: str) -> tuple[Access, Model]:
+    """`provider/model`, or a bare name for the first configured provider that has it. Raises InvalidRequest."""
+    found = [(access, model) for access, model in _models(providers) if name in (model.name, _full(access, model))]
+    for access, model in found:
+        if access.account is not None:
+            return access, model
+    if found:
+        provider = found[0][0].provider.id
+        raise invalid("model", f"needs {provider}, which is not configured: set {setting_of(provider)}")
+    raise invalid("model", _unknown(providers, name))
+
+
+def setting_of(provider: str) -> str:
+    """What has to be set for it to be configured."""
+    return f"TASKHOOK_{provider.replace('-', '_').upper()}_API_KEY"
+
+
+def _models(providers: Mapping[str, Access]) -> Iterator[tuple[Access, Model]]:
+    for access in providers.values():
+        for model in access.provider.capabilities.models:
+            yield access, model
+
+
+def _full(access: Access, model: Model) -> str:
+    return f"{access.provider.id}/{model.name}"
+
+
+def _unknown(providers: Mapping[str, Access], name: str) -> str:
+    configured = [(access, model) for access, model in _models(providers) if access.account is not None]
+    names = [_full(access, model) for access, model in configured]
+    near = get_close_matches(name, names + [model.name for _, model in configured], n=3, cutoff=0.5)
+    if near:
+        return f"is not known; near it are {', '.join(dict.fromkeys(near))}"
+    return f"is not known; there are {', '.join(names) or 'none, since no provider is configured'}"

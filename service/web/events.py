@@ -1,0 +1,53 @@
+"""Stored events, as they were published: their bodies are passed on byte for byte."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from service.core.event import Envelope, EventType
+from service.web.calls import Answer, Call, json_answer
+from service.web.context import Web
+from service.web.queries import Cursor, Limit, encode_cursor, read_number_cursor
+
+TaskId = Annotated[str, Meta(pattern="^task_[0-9a-f]{32}$", description="Only events about this task.")]
+
+
+class ListEvents(msgspec.Struct, frozen=True, kw_only=True):
+    task_id: TaskId | UnsetType = UNSET
+    type: EventType | UnsetType = UNSET
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class EventList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of events, oldest first. Their `data` is the task or the endpoint they are about."""
+
+    data: list[Envelope]
+    next_cursor: str | None
+
+
+class _StoredPage(msgspec.Struct, frozen=True, kw_only=True):
+    """An EventList of bodies that are JSON already."""
+
+    data: list[msgspec.Raw]
+    next_cursor: str | None
+
+
+async def list_events(web: Web, call: Call[ListEvents, None]) -> Answer:
+    query = call.query
+    found = await web.store.reads.events_after(
+        read_number_cursor(query.cursor),
+        query.limit + 1,
+        task_id=query.task_id or None,
+        types=(query.type,) if query.type else (),
+    )
+    page = found[: query.limit]
+    last = page[-1].seq if len(found) > query.limit else None
+    bodies = [msgspec.Raw(event.body) for event in page]
+    return json_answer(_StoredPage(data=bodies, next_cursor=encode_cursor(last)))
+
+
+async def get_event(web: Web, call: Call[None, None]) -> Answer:
+    event = await web.store.reads.get_event(call.path_id("event"))
+    return Answer(200, event.body)

@@ -1,0 +1,235 @@
+"""Tasks: create, read, wait, list, cancel, erase, and tell what became of one."""
+
+import time
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+import structlog
+from msgspec import UNSET, Meta, UnsetType
+
+from service.core import lifecycle
+from service.core.delivery import Attempt, Delivery
+from service.core.problems import FieldError, InvalidRequest
+from service.core.task import Status, Task, TaskInput
+from service.core.times import after, rfc3339
+from service.core.views import TaskView, TimelineItem, view_entry, view_task
+from service.core.why import Why, explain
+from service.store import upkeep
+from service.store.reads import TaskFilter
+from service.telemetry import Metrics
+from service.web.calls import Answer, Call, first_of, gone, json_answer
+from service.web.context import Web
+from service.web.creating import Labels, check_key, create, fingerprint, resolve_model
+from service.web.queries import Cursor, Limit, TimeText, encode_cursor, read_id_cursor, read_number_cursor, read_time
+
+log = structlog.get_logger()
+DELIVERIES_MAX = 200
+TIMELINE_MAX = 1_000
+
+Wait = Annotated[float, Meta(ge=0, le=60, description="Seconds to hold the answer until the task is final.")]
+Timeout = Annotated[float, Meta(ge=1, le=86_400, description="Seconds until the task fails with `timeout`.")]
+
+
+class CreateTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new task. `model` is `provider/model`, or a bare name for the first configured provider that has it.
+
+    `webhook_url` is a subscriber for this task alone. With `on_unconfirmed: resubmit` a submit whose outcome is unknown
+    is sent again, which may be charged twice.
+    """
+
+    example: ClassVar[dict[str, Any]] = {
+        "model": "fluxapi-ai/flux-kontext-pro",
+        "input": {"prompt": "a lighthouse at dusk", "aspect_ratio": "16:9"},
+        "webhook_url": "https://example.com/hooks/images",
+        "metadata": {"order": "1234"},
+    }
+
+    model: Annotated[str, Meta(min_length=1, max_length=128, examples=["fluxapi-ai/flux-kontext-pro"])]
+    input: TaskInput
+    webhook_url: str | None = None
+    metadata: Labels = {}
+    timeout_s: Timeout = 900.0
+    on_unconfirmed: Literal["wait", "resubmit"] = "wait"
+
+
+class GetTask(msgspec.Struct, frozen=True, kw_only=True):
+    wait: Wait = 0.0
+
+
+class ListTasks(msgspec.Struct, frozen=True, kw_only=True):
+    status: Status | UnsetType = UNSET
+    provider: str | None = None
+    model: str | None = None
+    provider_task_id: str | None = None
+    metadata: Annotated[dict[str, str], Meta(description="As `metadata.KEY=VALUE`, any number of times.")] = {}
+    created_after: TimeText | None = None
+    created_before: TimeText | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetTimeline(msgspec.Struct, frozen=True, kw_only=True):
+    limit: Annotated[int, Meta(ge=1, le=TIMELINE_MAX)] = TIMELINE_MAX
+    cursor: Cursor | None = None
+
+
+class TaskList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of tasks, newest first."""
+
+    data: list[TaskView]
+    next_cursor: str | None
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to a task, in the order of time."""
+
+    data: list[TimelineItem]
+    next_cursor: str | None
+
+
+async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
+    started = time.monotonic()
+    key, wanted = check_key(call.header(b"idempotency-key")), call.body
+    access, model = resolve_model(web.providers, wanted.model)
+    errors = access.provider.check(model, wanted.input) + await _check_webhook(web, wanted.webhook_url)
+    if errors:
+        raise InvalidRequest(errors)
+    now = web.env.now()
+    task = Task(
+        id=web.env.new_id("task"),
+        provider=access.provider.id,
+        model=model.name,
+        input=wanted.input,
+        metadata=wanted.metadata,
+        webhook_url=wanted.webhook_url,
+        on_unconfirmed=wanted.on_unconfirmed,
+        created_at=now,
+        deadline_at=after(now, wanted.timeout_s),
+    )
+    stored, is_new = await create(web, task, key, fingerprint(wanted))
+    _tell_created(web.running.metrics, stored, call.caller.name, started, is_new=is_new)
+    location = (b"location", b"/v1/tasks/" + stored.id.encode())
+    if is_new:
+        return json_answer(view_task(stored), 202, (location,))
+    return json_answer(view_task(stored), 200, (location, (b"idempotent-replayed", b"true")))
+
+
+async def _check_webhook(web: Web, url: str | None) -> list[FieldError]:
+    reason = await web.trust.guard.resolve_public(url) if url is not None else None
+    return [FieldError(loc=["body", "webhook_url"], msg=reason)] if reason else []
+
+
+def _tell_created(metrics: Metrics, task: Task, caller: str, started: float, *, is_new: bool) -> None:
+    if is_new:
+        metrics.tasks_created.labels(task.provider).inc()
+    log.info(
+        "task.created",
+        task_id=task.id,
+        provider=task.provider,
+        model=task.model,
+        caller=caller,
+        outcome="created" if is_new else "replayed",
+        duration_ms=round((time.monotonic() - started) * 1000, 1),
+    )
+
+
+async def get_task(web: Web, call: Call[GetTask, None]) -> Answer:
+    task_id = call.path_id("task")
+    if call.query.wait:
+        task = await _wait_for_end(web, task_id, call)
+    else:
+        task = await web.store.reads.get_task(task_id)
+    return json_answer(view_task(task))
+
+
+async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Task:
+    """Listens before it reads, so that no end falls between the two."""
+    until = time.monotonic() + call.query.wait
+    with web.store.bus.subscribed(task_id) as bell:
+        task = await web.store.reads.get_task(task_id)
+        while not task.is_final and (left_s := until - time.monotonic()) > 0:
+            rang = await first_of(left_s, bell.wait(None), gone(call.receive), web.running.stopping.wait())
+            if rang != 0:
+                break
+            task = await web.store.reads.get_task(task_id)
+    return task
+
+
+async def list_tasks(web: Web, call: Call[ListTasks, None]) -> Answer:
+    query = call.query
+    wanted = TaskFilter(
+        status=query.status or None,
+        provider=query.provider,
+        model=query.model,
+        provider_task_id=query.provider_task_id,
+        metadata=query.metadata,
+        created_after=read_time(query.created_after, "query", "created_after"),
+        created_before=read_time(query.created_before, "query", "created_before"),
+    )
+    page = await web.store.reads.list_tasks(wanted, query.limit, read_id_cursor(query.cursor, "task"))
+    return json_answer(TaskList(data=[view_task(task) for task in page.items], next_cursor=encode_cursor(page.last)))
+
+
+async def cancel_task(web: Web, call: Call[None, None]) -> Answer:
+    change = await web.store.writer.change_task(call.path_id("task"), partial(lifecycle.cancel, env=web.env))
+    task = change.tasks[0]
+    if change.outcome == "moved":
+        count_finished(web.running.metrics, task)
+        log.info("task.canceled", task_id=task.id, provider=task.provider, caller=call.caller.name)
+    return json_answer(view_task(task))
+
+
+def count_finished(metrics: Metrics, task: Task) -> None:
+    if task.finished_at is not None:
+        metrics.tasks_finished.labels(task.provider, task.status, task.via or "").inc()
+        duration_s = (task.finished_at - task.created_at).total_seconds()
+        metrics.task_seconds.labels(task.provider, task.status).observe(duration_s)
+
+
+async def erase_task(web: Web, call: Call[None, None]) -> Answer:
+    task_id = call.path_id("task")
+    await upkeep.erase_task(web.store.writer, task_id)
+    log.info("task.erased", task_id=task_id, caller=call.caller.name)
+    return Answer(204)
+
+
+async def get_timeline(web: Web, call: Call[GetTimeline, None]) -> Answer:
+    task_id, reads = call.path_id("task"), web.store.reads
+    await reads.get_task(task_id)
+    items = [(entry.at, view_entry(entry)) for entry in await reads.list_entries(task_id)]
+    deliveries = (await reads.list_deliveries(None, None, task_id, DELIVERIES_MAX, None)).items
+    attempts = await reads.attempts_of([delivery.id for delivery in deliveries])
+    for delivery in deliveries:
+        items += [_view_attempt(delivery, attempt) for attempt in attempts[delivery.id]]
+    ordered = [item for _, item in sorted(items, key=lambda timed: timed[0])]
+    start = read_number_cursor(call.query.cursor)
+    end = start + call.query.limit
+    following = encode_cursor(end) if end < len(ordered) else None
+    return json_answer(Timeline(data=ordered[start:end], next_cursor=following))
+
+
+def _view_attempt(delivery: Delivery, attempt: Attempt) -> tuple[datetime, TimelineItem]:
+    detail = {
+        "delivery_id": delivery.id,
+        "event_type": delivery.event_type,
+        "endpoint_id": delivery.endpoint_id,
+        "number": attempt.number,
+        "status_code": attempt.status_code,
+        "error": attempt.error,
+        "duration_ms": attempt.duration_ms,
+    }
+    return attempt.at, TimelineItem(at=rfc3339(attempt.at), type="delivery.attempted", detail=detail)
+
+
+async def get_why(web: Web, call: Call[None, None]) -> Answer:
+    task = await web.store.reads.get_task(call.path_id("task"))
+    return json_answer(await _explain(web, task))
+
+
+async def _explain(web: Web, task: Task) -> Why:
+    access = web.providers.get(task.provider)
+    policy = access.policy if access and access.account else None
+    paused = await web.store.reads.paused_accounts()
+    return explain(task, policy, paused.get(task.provider, 0), web.env.now())

@@ -1,0 +1,85 @@
+"""The environment becomes settings, or one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import SANDBOX_LIMITS, SettingsError, load
+
+NEEDED = {"TASKHOOK_SECRET_KEYS": "k2,k1", "TASKHOOK_API_KEYS": "a"}
+
+
+def test_defaults_are_those_documented() -> None:
+    settings = load(NEEDED, None)
+    assert (settings.database_url, settings.host, settings.port) == ("sqlite:///var/taskhook.db", "127.0.0.1", 8000)
+    assert (settings.poll_first_s, settings.poll_max_s, settings.callback_grace_s) == (2, 15, 60)
+    assert settings.retry_schedule == (5, 20, 60, 180, 300, 900, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    assert settings.retention_days == 30 and not settings.sandbox and not settings.allow_private_networks
+    assert settings.secret_keys == ("k2", "k1")
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("TASKHOOK_SECRET_KEYS=file\nTASKHOOK_API_KEYS='from file'\nTASKHOOK_PORT=1\n")
+    settings = load({"TASKHOOK_PORT": "2"}, file)
+    assert (settings.secret_keys, settings.api_keys, settings.port) == (("file",), ("from file",), 2)
+
+
+def test_the_port_of_a_platform_is_taken_when_none_of_ours_is_set() -> None:
+    assert load({**NEEDED, "PORT": "5000"}, None).port == 5000
+    assert load({**NEEDED, "PORT": "5000", "TASKHOOK_PORT": "6000"}, None).port == 6000
+
+
+def test_the_sandbox_needs_no_keys_and_may_call_private_networks() -> None:
+    settings = load({"TASKHOOK_SANDBOX": "true"}, None)
+    assert settings.allow_private_networks and settings.providers["acedata"].limits == SANDBOX_LIMITS
+    assert not load({"TASKHOOK_SANDBOX": "1", "TASKHOOK_ALLOW_PRIVATE_NETWORKS": "no"}, None).allow_private_networks
+
+
+def test_account_limits_can_be_set() -> None:
+    given = {**NEEDED, "TASKHOOK_ACEDATA_SUBMITS_PER_S": "0.5", "TASKHOOK_ACEDATA_MAX_IN_FLIGHT": "3"}
+    limits = load(given, None).providers["acedata"].limits
+    assert (limits.submits, limits.window_s, limits.max_in_flight) == (1, 2, 3)
+    given = {**NEEDED, "TASKHOOK_FLUXAPI_AI_SUBMITS_PER_S": "5"}
+    assert load(given, None).providers["fluxapi-ai"].limits.submits == 50
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({}, "TASKHOOK_SECRET_KEYS is missing"),
+        ({"TASKHOOK_SECRET_KEYS": "k"}, "TASKHOOK_API_KEYS is missing"),
+        ({**NEEDED, "TASKHOOK_PORT": "x"}, "TASKHOOK_PORT must be a port"),
+        ({**NEEDED, "TASKHOOK_SANDBOX": "maybe"}, "TASKHOOK_SANDBOX must be true or false"),
+        ({**NEEDED, "TASKHOOK_DATABASE_URL": "mysql://x"}, "TASKHOOK_DATABASE_URL must be"),
+        ({**NEEDED, "TASKHOOK_PUBLIC_URL": "ftp://x"}, "TASKHOOK_PUBLIC_URL must be"),
+        ({**NEEDED, "TASKHOOK_RETRY_SCHEDULE": "5,x"}, "TASKHOOK_RETRY_SCHEDULE must be seconds"),
+        ({**NEEDED, "TASKHOOK_RETRY_SCHEDULE": "-5"}, "TASKHOOK_RETRY_SCHEDULE must be seconds"),
+        ({**NEEDED, "TASKHOOK_SIGNING_SECRET": "x"}, "TASKHOOK_SIGNING_SECRET must start with whsec_"),
+        ({**NEEDED, "TASKHOOK_LOG_LEVEL": "loud"}, "TASKHOOK_LOG_LEVEL must be one of"),
+        ({**NEEDED, "TASKHOOK_POLL_FIRST_S": "0"}, "TASKHOOK_POLL_FIRST_S must be a number above 0"),
+        ({**NEEDED, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT": "0"}, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT must be a whole number"),
+        ({**NEEDED, "TASKHOOK_ACEDATA_API_KEY": "a\nb"}, "TASKHOOK_ACEDATA_API_KEY must be printable"),
+    ],
+)
+def test_a_wrong_setting_is_named(given: dict[str, str], line: str) -> None:
+    with pytest.raises(SettingsError, match=line):
+        load(given, None)
+
+
+def test_a_misspelt_setting_is_told_with_the_nearest_one() -> None:
+    assert load({**NEEDED, "TASKHOOK_PUBLIC_ULR": "x"}, None).unknown == (
+        "TASKHOOK_PUBLIC_ULR (did you mean TASKHOOK_PUBLIC_URL?)",
+    )
+
+
+def test_no_secret_is_printed() -> None:
+    given = {
+        "TASKHOOK_SECRET_KEYS": "unmistakable1",
+        "TASKHOOK_API_KEYS": "unmistakable2",
+        "TASKHOOK_ACEDATA_API_KEY": "unmistakable3",
+        "TASKHOOK_FLUXAPI_AI_HMAC_KEY": "unmistakable4",
+    }
+    settings = load(given, None)
+    assert "unmistakable" not in repr(settings) + str(settings.public_items())
+    assert dict(settings.public_items())["TASKHOOK_SECRET_KEYS"] == "(hidden)"
