@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from service.core.change import Entry
 from service.core.delivery import Attempt, Delivery, DeliveryStatus, Endpoint, Format
 from service.core.event import EventType
-from service.core.task import Result, Status, Task, TaskError, TaskInput, Via
+from service.core.task import Result, Status, Task, TaskError, Via
 from service.core.times import rfc3339
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-01T00:00:00.000Z"])]

@@ -160,11 +160,14 @@ def _choices(node: inspect.Type, path: Loc) -> Iterator[str]:
         case inspect.UnionType():
             for branch in node.types:
                 yield from _choices(branch, path)
-        case inspect.StructType() if path:
-            for field in node.fields:
-                if field.encode_name == path[0]:
-                    yield from _choices(field.type, path[1:])
-        case inspect.VarTupleType() | inspect.ListType():
-            yield from _choices(node.item_type, path[1:])
         case inspect.LiteralType():
             yield from map(str, node.values)
+        case _ if path:
+            for child in _children(node, path[0]):
+                yield from _choices(child, path[1:])
+
+
+def _children(node: inspect.Type, step: str | int) -> list[inspect.Type]:
+    if isinstance(node, inspect.StructType):
+        return [field.type for field in node.fields if field.encode_name == step]
+    return [node.item_type] if isinstance(node, inspect.VarTupleType | inspect.ListType) else []

@@ -9,9 +9,9 @@ from starlette.types import Scope
 
 from service.core.change import Change, Outcome
 from service.core.lifecycle import advance
-from service.core.observation import Observation, Unverified
+from service.core.observation import Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
-from service.providers.base import Access, HttpReply
+from service.providers.base import Access, Account, HttpReply
 from service.web.bodies import read_body
 from service.web.calls import Answer, Call
 from service.web.context import Web
@@ -53,11 +53,11 @@ REFUSALS: dict[type[Problem], str] = {
 
 async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     started = time.monotonic()
-    access = _find_access(web, call.scope["path_params"]["provider"])
+    access, account = _find_access(web, call.scope["path_params"]["provider"])
     provider, task_id = access.provider.id, None
     try:
         task_id = _verify(web, call.scope, provider)
-        change = await _take(web, call, access, task_id)
+        change = await _take(web, call, access, account, task_id)
     except Problem as problem:
         outcome = REFUSALS.get(type(problem), "failed")
         web.running.metrics.callbacks.labels(provider, outcome).inc()
@@ -72,13 +72,13 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     return RECEIVED
 
 
-def _find_access(web: Web, provider: str) -> Access:
+def _find_access(web: Web, provider: str) -> tuple[Access, Account]:
     """One that is configured and calls back; any other has no address here."""
     access = web.providers.get(provider)
     if access is None or access.account is None or not access.provider.capabilities.callbacks:
         web.running.metrics.callbacks.labels("unknown", "no_provider").inc()
         raise NotFound("There is no such provider here.")
-    return access
+    return access, access.account
 
 
 def _verify(web: Web, scope: Scope, provider: str) -> str:
@@ -88,9 +88,11 @@ def _verify(web: Web, scope: Scope, provider: str) -> str:
     return web.trust.tokens.verify(provider, scope["path_params"]["token"])
 
 
-async def _take(web: Web, call: Call[None, None], access: Access, task_id: str) -> Change:
+async def _take(web: Web, call: Call[None, None], access: Access, account: Account, task_id: str) -> Change:
     body = await read_body(call.scope, call.receive)
-    observation = _read(web, access, call.scope, body)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.scope["headers"]}
+    request = HttpReply(status=0, headers=headers, body=body, received_at=web.env.now())
+    observation = access.provider.parse_callback(request, account)
     if isinstance(observation, Unverified):
         raise _Unsigned("The signature of this callback does not hold.")
     decide = partial(
@@ -107,13 +109,6 @@ async def _take(web: Web, call: Call[None, None], access: Access, task_id: str) 
     if change.outcome == "mismatch":
         raise _Mismatched("This callback is about another task.")
     return change
-
-
-def _read(web: Web, access: Access, scope: Scope, body: bytes) -> Observation:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    request = HttpReply(status=0, headers=headers, body=body, received_at=web.env.now())
-    assert access.account is not None  # noqa: S101 (checked where the provider was found)
-    return access.provider.parse_callback(request, access.account)
 
 
 def _excerpt(body: bytes, token: str) -> str:

@@ -62,7 +62,7 @@ class ChangeEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     format: Format | UnsetType = UNSET
     headers: Headers | UnsetType = UNSET
     max_in_flight: InFlight | UnsetType = UNSET
-    rate_per_s: Rate | None | UnsetType = UNSET
+    rate_per_s: Rate | UnsetType | None = UNSET
     description: Description | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
 
@@ -204,5 +204,5 @@ async def recover(web: Web, call: Call[None, Recover]) -> Answer:
     if not (endpoint.enabled or dry_run):
         raise Conflict("The endpoint is disabled; enable it first, or ask with dry_run.")
     count = await upkeep.recover(web.store.writer, endpoint_id, since, until, dry_run=dry_run)
-    log.info("endpoint.recovered", endpoint_id=endpoint_id, events=count, dry_run=dry_run, caller=call.caller.name)
+    log.info("events.recovered", endpoint_id=endpoint_id, count=count, dry_run=dry_run, caller=call.caller.name)
     return json_answer(Recovered(events=count, dry_run=dry_run))

@@ -124,7 +124,9 @@ async def _refresh_gauges(web: Web) -> None:
 
 async def list_providers(web: Web, _call: Call[None, None]) -> Answer:
     paused = await web.store.reads.paused_accounts()
-    views = [_view_provider(access, paused.get(name, 0), to_ms(web.env.now())) for name, access in web.providers.items()]
+    views = [
+        _view_provider(access, paused.get(name, 0), to_ms(web.env.now())) for name, access in web.providers.items()
+    ]
     return json_answer(ProviderList(data=views))
 
 

@@ -132,4 +132,3 @@ class EventStream:
 def render_frame(event: StoredEvent) -> bytes:
     """A stored body is one line: JSON escapes what would break it."""
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), event.body)
-

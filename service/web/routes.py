@@ -1,0 +1,156 @@
+"""Every route on one screen: the table that the routes and the OpenAPI document are made from."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.core.event import Envelope
+from service.core.problems import NotFound
+from service.core.views import DeliveryView, EndpointView, TaskView
+from service.core.why import Why
+from service.web import callbacks, deliveries, docs, endpoints, events, operations, stream, tasks
+from service.web.auth import NOBODY, Keys
+from service.web.bodies import check_content_type, decode_body, read_body
+from service.web.calls import Answer, B, Call, Operation, Q, Reply, find_header
+from service.web.context import Web, WebContext
+from service.web.errors import MethodNotAllowed
+from service.web.middleware import Gate
+from service.web.openapi import build_document
+from service.web.queries import decode_query
+
+HTML, TEXT, EVENT_STREAM = "text/html", "text/plain", "text/event-stream"
+IDEMPOTENCY = {"Idempotency-Key": "Up to 255 characters: the same key and body give the same task."}
+LAST_EVENT = {"Last-Event-ID": "Go on after this event; without it the stream starts at its present end."}
+
+
+def _op(
+    tag: str,
+    line: str,
+    endpoint: Callable[[Web, Call[Q, B]], Awaitable[Reply]],
+    summary: str,
+    answers: Mapping[int, Any],
+    query: type[Q] | None = None,
+    body: type[B] | None = None,
+    problems: tuple[int, ...] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Operation[Q, B]:
+    method, _, path = line.partition(" ")
+    return Operation(
+        method=method,
+        path=path,
+        endpoint=endpoint,
+        summary=summary,
+        tag=tag,
+        answers=answers,
+        query=query,
+        body=body,
+        problems=problems,
+        headers=headers or {},
+        is_open=not path.startswith("/v1/"),
+    )
+
+
+async def get_openapi(_web: Web, _call: Call[None, None]) -> Answer:
+    """The document of this very table."""
+    return Answer(200, msgspec.json.encode(_document()))
+
+
+async def get_docs(_web: Web, _call: Call[None, None]) -> Answer:
+    """The same for people."""
+    return _page()
+
+
+# fmt: off
+T, E, S, D, P, O = "Tasks", "Events", "Endpoints", "Deliveries", "Providers", "Operation"  # noqa: E741
+# ruff: noqa: E501
+OPERATIONS: tuple[Operation[Any, Any], ...] = (
+    _op(P, "POST /callbacks/{provider}/{token:path}", callbacks.receive_callback, "Take a provider's callback", {200: callbacks.Received}, problems=(400, 403, 409, 413)),
+    _op(T, "POST /v1/tasks", tasks.create_task, "Create a task", {202: TaskView, 200: TaskView}, body=tasks.CreateTask, problems=(409,), headers=IDEMPOTENCY),
+    _op(T, "GET /v1/tasks", tasks.list_tasks, "List tasks, newest first", {200: tasks.TaskList}, query=tasks.ListTasks),
+    _op(T, "GET /v1/tasks/{id}", tasks.get_task, "Get a task, or wait for its end", {200: TaskView}, query=tasks.GetTask),
+    _op(T, "GET /v1/tasks/{id}/timeline", tasks.get_timeline, "What happened to a task", {200: tasks.Timeline}, query=tasks.GetTimeline),
+    _op(T, "GET /v1/tasks/{id}/why", tasks.get_why, "Why a task is where it is, and what comes next", {200: Why}),
+    _op(T, "POST /v1/tasks/{id}/cancel", tasks.cancel_task, "Stop tracking a task", {200: TaskView}, problems=(409,)),
+    _op(T, "DELETE /v1/tasks/{id}", tasks.erase_task, "Erase what a final task holds", {204: None}, problems=(409,)),
+    _op(E, "GET /v1/events/stream", stream.stream_events, "Follow events as they happen", {200: EVENT_STREAM}, query=stream.StreamEvents, headers=LAST_EVENT),
+    _op(E, "GET /v1/events", events.list_events, "List events, oldest first", {200: events.EventList}, query=events.ListEvents),
+    _op(E, "GET /v1/events/{id}", events.get_event, "Get an event", {200: Envelope}),
+    _op(S, "POST /v1/endpoints", endpoints.create_endpoint, "Create an endpoint; its secret is shown", {201: EndpointView}, body=endpoints.CreateEndpoint),
+    _op(S, "GET /v1/endpoints", endpoints.list_endpoints, "List endpoints", {200: endpoints.EndpointList}, query=endpoints.ListEndpoints),
+    _op(S, "GET /v1/endpoints/{id}", endpoints.get_endpoint, "Get an endpoint", {200: EndpointView}),
+    _op(S, "PATCH /v1/endpoints/{id}", endpoints.change_endpoint, "Change, enable or disable an endpoint", {200: EndpointView}, body=endpoints.ChangeEndpoint),
+    _op(S, "DELETE /v1/endpoints/{id}", endpoints.delete_endpoint, "Delete an endpoint", {204: None}),
+    _op(S, "POST /v1/endpoints/{id}/rotate-secret", endpoints.rotate_secret, "A new secret; for 24 hours both sign", {200: EndpointView}),
+    _op(S, "POST /v1/endpoints/{id}/test", endpoints.test_endpoint, "Send a taskhook.ping now", {202: DeliveryView}),
+    _op(S, "POST /v1/endpoints/{id}/recover", endpoints.recover, "Send again what was not received", {200: endpoints.Recovered}, body=endpoints.Recover, problems=(409,)),
+    _op(D, "GET /v1/deliveries", deliveries.list_deliveries, "List deliveries, newest first", {200: deliveries.DeliveryList}, query=deliveries.ListDeliveries),
+    _op(D, "GET /v1/deliveries/{id}", deliveries.get_delivery, "Get a delivery with its attempts", {200: DeliveryView}),
+    _op(D, "POST /v1/deliveries/{id}/retry", deliveries.retry_delivery, "One attempt now", {202: DeliveryView}, problems=(409,)),
+    _op(P, "GET /v1/providers", operations.list_providers, "List providers, their models and limits", {200: operations.ProviderList}),
+    _op(O, "GET /healthz", operations.get_health, "Whether the process answers", {200: operations.Health}),
+    _op(O, "GET /readyz", operations.get_readiness, "Whether requests may be sent here", {200: operations.Readiness, 503: operations.Readiness}),
+    _op(O, "GET /metrics", operations.get_metrics, "Metrics in Prometheus text format", {200: TEXT}),
+    _op(O, "GET /openapi.json", get_openapi, "This document", {200: docs.ANY}),
+    _op(O, "GET /docs", get_docs, "This document for people", {200: HTML}),
+)
+# fmt: on
+
+
+def build_app(context: WebContext, mounts: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The whole of HTTP coming in, as one ASGI application."""
+    web, keys = Web(context), Keys(context.trust.api_keys)
+    by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
+    for operation in OPERATIONS:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    routes = [Route(path, _Resource(web, keys, found)) for path, found in by_path.items()]
+    router = Router([*routes, *mounts], redirect_slashes=False, default=_nothing_here)
+    return Gate(router, context.env, context.running.metrics)
+
+
+@cache
+def _document() -> dict[str, Any]:
+    return build_document(OPERATIONS)
+
+
+@cache
+def _page() -> Answer:
+    return docs.render_page(_document())
+
+
+async def _nothing_here(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise NotFound("There is nothing at this address; /docs shows what there is.")
+
+
+class _Resource:
+    """One path: who may come in, by which method, with what."""
+
+    def __init__(self, web: Web, keys: Keys, operations: Mapping[str, Operation[Any, Any]]) -> None:
+        self._web = web
+        self._keys = keys
+        self._is_open = all(operation.is_open for operation in operations.values())
+        self._operations = dict(operations)
+        if "GET" in operations:
+            self._operations["HEAD"] = operations["GET"]
+        self._decoders = {method: _decoder(operation.body) for method, operation in operations.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = NOBODY if self._is_open else self._keys.authenticate(find_header(scope, b"authorization"))
+        operation = self._operations.get(scope["method"])
+        if operation is None:
+            raise MethodNotAllowed(", ".join(self._operations))
+        query = None if operation.query is None else decode_query(scope["query_string"], operation.query)
+        body = None if operation.body is None else await self._read(scope, receive)
+        reply = await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
+        await reply(receive, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Any:
+        check_content_type(find_header(scope, b"content-type"))
+        return decode_body(await read_body(scope, receive), self._decoders[scope["method"]])
+
+
+def _decoder(kind: type[Any] | None) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(Any if kind is None else kind)
