@@ -26,7 +26,7 @@ from service.core.observation import (
 )
 from service.core.problems import Conflict
 from service.core.schedule import Policy, submit_backoff_s
-from service.core.task import Result, Status, Task, TaskError, Via
+from service.core.task import Result, Status, Task, TaskError, TaskInput, Via
 from service.core.times import after
 from service.core.views import view_task
 
@@ -118,7 +118,7 @@ def erase(task: Task, env: Env) -> Task:
     erased_error = replace(task.error, message="(erased)") if task.error else None
     return replace(
         task,
-        input=replace(task.input, prompt="", image_url=None, options={}),
+        input=TaskInput(prompt="(erased)"),
         metadata={},
         webhook_url=None,
         result=None,
@@ -135,7 +135,9 @@ def _send(task: Task, env: Env, policy: Policy) -> Change:
     # A call lasts to the deadline at most; what is found sending after it has died.
     due_at = min(after(env.now(), policy.submit_lease_s), after(task.deadline_at, DEADLINE_MARGIN_S))
     task = replace(task, step="sending", lease=task.lease + 1, submits=task.submits + 1, due_at=due_at)
-    return _run(task, env) if policy.blocking else Change(tasks=(task,))
+    if not policy.blocking:
+        return Change(tasks=(task,))
+    return _run(replace(task, submitted_at=task.submitted_at or env.now()), env)
 
 
 def _poll_or_expire(task: Task, env: Env, policy: Policy) -> Change:
@@ -185,9 +187,12 @@ def _learn(task: Task, observation: Observation, via: Via, env: Env, policy: Pol
 
 def _end(task: Task, observation: Succeeded | Failed, via: Via, env: Env) -> Change:
     task = _adopt(task, observation.provider_task_id, env)
+    task, entries = _note(task, env, f"{via}.{_tag(observation)}")
     if isinstance(observation, Succeeded):
-        return _finish(task, env, "succeeded", via, result=_result(task, observation))
-    return _finish(task, env, "failed", via, error=observation.error, raw=observation.raw)
+        ended = _finish(task, env, "succeeded", via, result=_result(task, observation))
+    else:
+        ended = _finish(task, env, "failed", via, error=observation.error, raw=observation.raw)
+    return replace(ended, timeline=entries + ended.timeline)
 
 
 def _set_back(task: Task, observation: NotSent | Throttled | Unconfirmed, env: Env, policy: Policy) -> Change:

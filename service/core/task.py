@@ -95,7 +95,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     images: tuple[Image, ...]
     cost: float | None = None
-    raw: msgspec.Raw = msgspec.Raw(b"null")
+    raw: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
 class TaskError(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,7 +56,7 @@ def _op(
 
 async def get_openapi(_web: Web, _call: Call[None, None]) -> Answer:
     """The document of this very table."""
-    return Answer(200, msgspec.json.encode(_document()))
+    return Answer(200, _document())
 
 
 async def get_docs(_web: Web, _call: Call[None, None]) -> Answer:
@@ -112,13 +112,13 @@ def build_app(context: WebContext, mounts: Sequence[BaseRoute] = ()) -> ASGIApp:
 
 
 @cache
-def _document() -> dict[str, Any]:
-    return build_document(OPERATIONS)
+def _document() -> bytes:
+    return msgspec.json.encode(build_document(OPERATIONS))
 
 
 @cache
 def _page() -> Answer:
-    return docs.render_page(_document())
+    return docs.render_page(msgspec.json.decode(_document()))
 
 
 async def _nothing_here(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -35,6 +35,7 @@ PRIVATE = [
     "http://[2001:0:0:0:0:0:5601:5601]/",
     "http://localhost:9999/",
     "http://LOCALHOST.:9999/",
+    "http://does-not-exist.invalid/",
 ]
 
 
