@@ -1,6 +1,6 @@
-"""Draws the structure as it is into docs/architecture.md: layers, imports between them, and every file with its purpose.
+"""Draws the structure as it is into docs/architecture.md: layers, their imports, every file with its purpose.
 
-    python scripts/draw_architecture.py
+python scripts/draw_architecture.py
 """
 
 import ast
@@ -22,7 +22,7 @@ def modules() -> dict[str, Path]:
 
 def room(module: str) -> str:
     """The part of the service that a module belongs to."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def imports(path: Path) -> set[str]:

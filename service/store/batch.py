@@ -1,6 +1,7 @@
 """The values that one transaction works on: read once, changed by decisions in turn, written at its end."""
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from service.core.task import Task
 from service.core.times import to_ms
 from service.store import rows
 from service.store.bus import DELIVERIES, EVENTS, tasks_of
-from service.store.driver import Driver, Session
+from service.store.driver import Contended, Driver, Row, Session
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +36,15 @@ class Subscribers:
 
 
 class Batch:
-    """One transaction's values. `apply` may be called many times; `flush` writes what was applied since the last."""
+    """One transaction's values. `apply` and `flush` may be called many times, `publish` ends it.
 
-    def __init__(self, session: Session, driver: Driver, env: Env, subscribers: Subscribers) -> None:
+    Locks are taken in one order, tasks, deliveries, endpoints, accounts, counters, so that two rarely cross.
+    """
+
+    def __init__(
+        self, session: Session, driver: Driver, env: Env, subscribers: Subscribers, *, patient: bool = False
+    ) -> None:
+        """A patient one locks endpoints when it reads them; else only when a decision changes one, which is rare."""
         self.session = session
         self.driver = driver
         self.env = env
@@ -48,15 +55,17 @@ class Batch:
         self._endpoints: dict[str, Endpoint] = {}
         self._idempotency: dict[str, IdempotencyKey] = {}
         self._known: set[str] = set()
+        self._patient = patient
+        self._unlocked: dict[str, str] = {}
+        self._events: list[Event] = []
+        self._holds: list[str] = []
+        self._filters_changed = False
         self._clear()
 
     def _clear(self) -> None:
         self._dirty_tasks: set[str] = set()
         self._dirty_deliveries: set[str] = set()
         self._dirty_endpoints: set[str] = set()
-        self._filters_changed = False
-        self._holds: list[str] = []
-        self._events: list[Event] = []
         self._attempts: list[Attempt] = []
         self._entries: list[Entry] = []
         self._pauses: list[Pause] = []
@@ -65,31 +74,35 @@ class Batch:
     async def load(self, keys: Iterable[Keys]) -> None:
         """Reads and locks what is named and not here yet, in the order of the ids."""
         named = list(keys)
-        for row in await self._rows("tasks", rows.TASK_COLUMNS, (k.tasks for k in named), self._tasks):
+        lock = self.driver.for_update
+        missing = _ids(k.tasks for k in named) - self._tasks.keys()
+        for row in await self._rows("tasks", rows.TASK_COLUMNS, missing, lock):
             self.see_task(rows.task_from_row(row))
-        for row in await self._rows(
-            "deliveries", rows.DELIVERY_COLUMNS, (k.deliveries for k in named), self._deliveries
-        ):
+        missing = _ids(k.deliveries for k in named) - self._deliveries.keys()
+        for row in await self._rows("deliveries", rows.DELIVERY_COLUMNS, missing, lock):
             self.see_delivery(rows.delivery_from_row(row))
-        for row in await self._rows("endpoints", "id, doc", (k.endpoints for k in named), self._endpoints):
-            self.see_endpoint(rows.endpoint_from_row(row))
-        missing = {key for k in named for key in k.idempotency} - self._idempotency.keys()
-        if missing:
-            sql = (
-                f"select key, fingerprint, task_id, created_ms from idempotency_keys where {self.driver.any_of('key')}"
-            )
-            for row in await self.session.fetch(sql, (self.driver.many(missing),)):
-                key = rows.idempotency_key_from_row(row)
-                self._idempotency[key.key] = key
+        await self._load_endpoints(_ids(k.endpoints for k in named) - self._endpoints.keys())
+        await self._load_idempotency(_ids(k.idempotency for k in named) - self._idempotency.keys())
 
-    async def _rows(
-        self, table: str, columns: str, named: Iterable[tuple[str, ...]], here: dict[str, Any]
-    ) -> list[tuple[Any, ...]]:
-        missing = {key for keys in named for key in keys} - here.keys()
+    async def _load_endpoints(self, missing: set[str]) -> None:
+        lock = self.driver.for_update if self._patient else ""
+        for row in await self._rows("endpoints", "id, doc", missing, lock):
+            self.see_endpoint(rows.endpoint_from_row(row))
+            if not self._patient:
+                self._unlocked[row[0]] = row[1]
+
+    async def _load_idempotency(self, missing: set[str]) -> None:
+        if not missing:
+            return
+        sql = f"select key, fingerprint, task_id, created_ms from idempotency_keys where {self.driver.any_of('key')}"
+        for row in await self.session.fetch(sql, (self.driver.many(missing),)):
+            key = rows.idempotency_key_from_row(row)
+            self._idempotency[key.key] = key
+
+    async def _rows(self, table: str, columns: str, missing: set[str], lock: str) -> list[Row]:
         if not missing:
             return []
-        condition = self.driver.any_of("id")
-        sql = f"select {columns} from {table} where {condition} order by id {self.driver.for_update}"
+        sql = f"select {columns} from {table} where {self.driver.any_of('id')} order by id {lock}"
         return await self.session.fetch(sql, (self.driver.many(missing),))
 
     def see_task(self, task: Task) -> Task:
@@ -159,19 +172,41 @@ class Batch:
             self.topics.add(DELIVERIES)
 
     async def flush(self) -> None:
-        """Writes each table with one statement for all its rows."""
-        await self._write_endpoints()
+        """Writes each table with one statement for all its rows; events wait for `publish`."""
+        await self._lock_changed_endpoints()
+        changed = [rows.endpoint_to_row(self._endpoints[key]) for key in sorted(self._dirty_endpoints)]
+        await self._many(rows.UPSERT_ENDPOINT, changed)
         await self._write_tasks()
-        await self._write_events()
         await self._write_deliveries()
+        await self._hold()
         await self._write_pauses()
         self._clear()
 
-    async def _write_endpoints(self) -> None:
-        changed = [rows.endpoint_to_row(self._endpoints[key]) for key in sorted(self._dirty_endpoints)]
-        await self._many(rows.UPSERT_ENDPOINT, changed)
+    async def publish(self) -> None:
+        """Numbers the events in the order of commits and fans them out.
+
+        The counters' rows stay locked until this transaction ends, so this is its last and shortest part. Who
+        receives changes under the same lock: no delivery slips past an endpoint that is disabled at the same time.
+        """
+        if not (self._events or self._holds or self._filters_changed):
+            return
+        sql = f"select name, value from counters order by name {self.driver.for_update}"
+        counters = dict(await self.session.fetch(sql))
         if self._filters_changed:
-            await self.session.execute("update counters set value = value + 1 where name = 'endpoints'")
+            await self._set_counter("endpoints", counters["endpoints"] + 1)
+        await self._hold()
+        await self._publish_events(counters["events"], counters["endpoints"] + self._filters_changed)
+        await self._write_deliveries()
+
+    async def _set_counter(self, name: str, value: int) -> None:
+        await self.session.execute("update counters set value = ? where name = ?", (value, name))
+
+    async def _lock_changed_endpoints(self) -> None:
+        """Raises Contended when one that was read without a lock has changed meanwhile."""
+        changed = self._dirty_endpoints & self._unlocked.keys()
+        for endpoint_id, doc in await self._rows("endpoints", "id, doc", changed, self.driver.for_update):
+            if self._unlocked.pop(endpoint_id) != doc:
+                raise Contended("The endpoint was changed meanwhile.")
 
     async def _write_tasks(self) -> None:
         ids = sorted(self._dirty_tasks)
@@ -183,35 +218,31 @@ class Batch:
         await self._many(rows.INSERT_ENTRY, [rows.entry_to_row(entry) for entry in self._entries])
         await self._many(rows.INSERT_IDEMPOTENCY_KEY, [rows.idempotency_key_to_row(key) for key in self._new_keys])
 
-    async def _write_events(self) -> None:
-        """Numbers the events in the order of commits: the counter's row stays locked until this transaction ends."""
+    async def _publish_events(self, last: int, version: int) -> None:
         if not self._events:
             return
-        endpoints = await self._current_endpoints()
-        wanted: list[Event] = []
-        for event in self._events:
-            deliveries = list(fan_out(event, endpoints.values(), self.env))
-            if deliveries or event.type not in UNASKED:
-                wanted.append(event)
-            for delivery in deliveries:
-                self.put_delivery(delivery)
+        endpoints = await self._current_endpoints(version)
+        fanned = [(event, list(fan_out(event, endpoints.values(), self.env))) for event in self._events]
+        wanted = [event for event, deliveries in fanned if deliveries or event.type not in UNASKED]
         if wanted:
-            await self._insert_events(wanted)
+            await self._insert_events(wanted, last)
+        for delivery in chain.from_iterable(deliveries for _, deliveries in fanned):
+            self.put_delivery(delivery)
 
-    async def _insert_events(self, events: list[Event]) -> None:
-        sql = "update counters set value = value + ? where name = 'events' returning value"
-        last = (await self.session.fetch(sql, (len(events),)))[0][0]
-        numbered = enumerate(events, start=last - len(events) + 1)
+    async def _insert_events(self, events: list[Event], last: int) -> None:
+        await self._set_counter("events", last + len(events))
         sql = "insert into events (seq, id, type, task_id, audience_id, created_ms, body) values (?, ?, ?, ?, ?, ?, ?)"
         await self._many(
             sql,
-            [(n, e.id, e.type, e.task_id, e.audience_id, to_ms(e.at), render_body(e, n).decode()) for n, e in numbered],
+            [
+                (n, e.id, e.type, e.task_id, e.audience_id, to_ms(e.at), render_body(e, n).decode())
+                for n, e in enumerate(events, start=last + 1)
+            ],
         )
         self.topics.add(EVENTS)
 
-    async def _current_endpoints(self) -> dict[str, Endpoint]:
+    async def _current_endpoints(self, version: int) -> dict[str, Endpoint]:
         """Those of the store, read again when their version moved."""
-        version = (await self.session.fetch("select value from counters where name = 'endpoints'"))[0][0]
         if version != self._subscribers.version:
             found = [rows.endpoint_from_row(row) for row in await self.session.fetch("select doc from endpoints")]
             self._subscribers.endpoints = {e.id: e for e in found if e.deleted_at is None}
@@ -222,19 +253,26 @@ class Batch:
         changed = [rows.delivery_to_row(self._deliveries[key]) for key in sorted(self._dirty_deliveries)]
         await self._many(rows.UPSERT_DELIVERY, changed)
         await self._many(rows.INSERT_ATTEMPT, [rows.attempt_to_row(attempt) for attempt in self._attempts])
-        hold = "update deliveries set status = 'held', due_ms = null where lane = ? and status = 'pending'"
-        await self._many(hold, [(endpoint_id,) for endpoint_id in self._holds])
+
+    async def _hold(self) -> None:
+        """Before the counters are locked, since rows may be waited for; and after it, for what came in between."""
+        sql = "update deliveries set status = 'held', due_ms = null where lane = ? and status = 'pending'"
+        await self._many(sql, [(endpoint_id,) for endpoint_id in self._holds])
 
     async def _write_pauses(self) -> None:
         sql = """
         insert into limits (name, paused_ms, used) values (?, ?, '{}') on conflict (name) do update set paused_ms =
           case when excluded.paused_ms > limits.paused_ms then excluded.paused_ms else limits.paused_ms end
         """
-        await self._many(sql, [(pause.provider, to_ms(pause.until)) for pause in self._pauses])
+        await self._many(sql, sorted((pause.provider, to_ms(pause.until)) for pause in self._pauses))
 
     async def _many(self, sql: str, values: list[tuple[Any, ...]]) -> None:
         if values:
             await self.session.execute_many(sql, values)
+
+
+def _ids(named: Iterable[tuple[str, ...]]) -> set[str]:
+    return set(chain.from_iterable(named))
 
 
 def _filters(endpoint: Endpoint | None) -> tuple[object, ...] | None:

@@ -17,6 +17,8 @@ from service.store.batch import Batch
 from service.store.driver import Session
 
 EXPIRE_MAX = 200
+TURN_S = 0.02
+"""When another process is claiming under the same limit: about the time it takes. Nobody waits with rows locked."""
 
 
 class TaskClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,8 @@ async def next_due_task(session: Session, provider: str) -> datetime | None:
 async def claim_due_tasks(batch: Batch, provider: str, policy: Policy, limits: Limits, free: int) -> TaskClaim:
     """Begins what is due, at most `free` tasks. Polls come first: they end tasks and so make room for submits."""
     now = batch.env.now()
+    if not await batch.driver.take_turn(batch.session, provider):
+        return TaskClaim(tasks=[], next_due_at=after(now, TURN_S))
     paused_until, window = await _account(batch, provider, limits)
     paused = paused_until > now
     flying = await _due_flying(batch, provider, now, free, only_expired=paused)
@@ -79,8 +83,7 @@ async def _account(batch: Batch, provider: str, limits: Limits) -> tuple[datetim
 
 
 async def _limit_row(batch: Batch, name: str, window: Window) -> tuple[datetime, Window]:
-    sql = f"select paused_ms, used from limits where name = ? {batch.driver.for_update}"
-    found = await batch.session.fetch(sql, (name,))
+    found = await batch.session.fetch("select paused_ms, used from limits where name = ?", (name,))
     if not found:
         return from_ms(0), window
     paused_ms, used = found[0]
@@ -99,7 +102,7 @@ async def _due_flying(batch: Batch, provider: str, now: datetime, limit: int, *,
     until = "deadline_ms" if only_expired else "due_ms"
     sql = f"""
     select {rows.TASK_COLUMNS} from tasks where {_FLYING} and due_ms <= ? and {until} <= ? order by due_ms limit ?
-    {batch.driver.skip_locked}
+    {batch.driver.skip_locked("tasks")}
     """
     now_ms = to_ms(now)
     return await _tasks(batch, sql, (provider, now_ms, now_ms, limit))
@@ -110,7 +113,7 @@ async def _due_submits(batch: Batch, provider: str, now: datetime, limit: int) -
         return []
     sql = f"""
     select {rows.TASK_COLUMNS} from tasks where {_WAITING} and due_ms <= ? order by due_ms, id limit ?
-    {batch.driver.skip_locked}
+    {batch.driver.skip_locked("tasks")}
     """
     return await _tasks(batch, sql, (provider, to_ms(now), limit))
 
@@ -119,7 +122,7 @@ async def _expired_submits(batch: Batch, provider: str, now: datetime) -> list[T
     """Those that no room was found for in time."""
     sql = f"""
     select {rows.TASK_COLUMNS} from tasks where {_WAITING} and deadline_ms <= ? order by deadline_ms limit ?
-    {batch.driver.skip_locked}
+    {batch.driver.skip_locked("tasks")}
     """
     return await _tasks(batch, sql, (provider, to_ms(now), EXPIRE_MAX))
 
@@ -199,6 +202,8 @@ async def claim_due_deliveries(batch: Batch, free: int, lease_s: float) -> Deliv
 async def _claim_lane(batch: Batch, lane: str, limit: int, lease_s: float) -> tuple[list[Parcel], datetime | None]:
     """None for the time means: when one of this lane in flight has ended."""
     now = batch.env.now()
+    if not await batch.driver.take_turn(batch.session, lane):
+        return [], after(now, TURN_S)
     endpoint = await _endpoint(batch, lane)
     max_in_flight = endpoint.max_in_flight if endpoint else WEBHOOK_MAX_IN_FLIGHT
     sql = "select count(*) from deliveries where lane = ? and status = 'sending' and due_ms > ?"
@@ -234,7 +239,8 @@ async def _take(batch: Batch, lane: str, endpoint: Endpoint | None, limit: int, 
     columns = ", ".join(f"d.{column.strip()}" for column in rows.DELIVERY_COLUMNS.split(","))
     sql = f"""
     select {columns}, e.body from deliveries d join events e on e.id = d.event_id
-    where d.lane = ? and d.{_OPEN} and d.due_ms <= ? order by d.due_ms limit ? {batch.driver.skip_locked}
+    where d.lane = ? and d.{_OPEN} and d.due_ms <= ? order by d.due_ms limit ?
+    {batch.driver.skip_locked("d")}
     """
     found = await batch.session.fetch(sql, (lane, to_ms(batch.env.now()), limit))
     return [_parcel(batch, rows.delivery_from_row(row[:-1]), endpoint, row[-1], lease_s) for row in found]

@@ -4,8 +4,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from service.core.problems import Unavailable
+
 Row = tuple[Any, ...]
 Params = Sequence[Any]
+
+
+class Contended(Unavailable):
+    """Another transaction was in the way, or the connection broke before the commit: nothing is written, try again."""
 
 
 class Session(Protocol):
@@ -23,10 +29,20 @@ class Session(Protocol):
 class Driver(Protocol):
     """One database. Its errors that pass by themselves (locked, full, away) are raised as `Unavailable`."""
 
+    name: str
+    """A migration file whose name ends in it is for this database alone."""
+    text: str
+    """The type of text that compares by its bytes: ids and lanes are stepped through in that order."""
     for_update: str
     """Locks the rows of a select until the transaction ends."""
-    skip_locked: str
-    """The same, leaving out rows that somebody else has locked."""
+
+    def skip_locked(self, table: str) -> str:
+        """The same for the rows of one table of the select, leaving out those that somebody else has locked."""
+        ...
+
+    async def take_turn(self, session: Session, name: str) -> bool:
+        """Whether nobody else has the turn of this name; it is kept until the transaction ends."""
+        ...
 
     def any_of(self, column: str) -> str:
         """A condition: the column is one of the values of one parameter, which `many` makes."""
@@ -42,12 +58,16 @@ class Driver(Protocol):
         """The one write connection of this process, from begin to durable commit; rolled back when the block raises."""
         ...
 
+    def migrating(self) -> AbstractAsyncContextManager[Session]:
+        """A transaction without a limit of time, after every other one that migrates has ended."""
+        ...
+
     def reading(self) -> AbstractAsyncContextManager[Session]:
         """A read connection, seeing all that is committed."""
         ...
 
     async def notify(self, session: Session, topics: Iterable[str]) -> None:
-        """Tells other processes with the commit of this transaction."""
+        """The last statement of a transaction: tells other processes with its commit."""
         ...
 
     def listen(self) -> AsyncIterator[str]:

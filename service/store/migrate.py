@@ -1,34 +1,37 @@
-"""Brings the schema up to date: numbered SQL files, applied in order, each in one transaction, never taken back."""
+"""Brings the schema up to date: numbered SQL files, applied in order, in one transaction, never taken back."""
 
+import re
 from importlib.resources import files
 
 from service.store.driver import Driver, Session
 
+_DATABASES = (".sqlite", ".postgresql")
 _TABLE = "create table if not exists migrations (name text primary key, applied_ms bigint not null)"
 
 
-def known() -> list[tuple[str, str]]:
-    """Name and text of every migration, in order."""
+def known(database: str) -> list[tuple[str, str]]:
+    """Name and text of every migration for this database, in order. One whose name ends in a database is its alone."""
     folder = files("service.store") / "migrations"
     scripts = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda e: e.name)
-    return [(script.name.removesuffix(".sql"), script.read_text()) for script in scripts]
+    named = [(script.name.removesuffix(".sql"), script.read_text()) for script in scripts]
+    return [(name, text) for name, text in named if not name.endswith(_DATABASES) or name.endswith(f".{database}")]
 
 
 async def migrate(driver: Driver, now_ms: int) -> list[str]:
     """Applies what is missing; the names of those applied."""
     applied = []
-    async with driver.transaction() as session:
+    async with driver.migrating() as session:
         await session.execute(_TABLE)
         done = {name for (name,) in await session.fetch("select name from migrations")}
-        for name, script in known():
+        for name, script in known(driver.name):
             if name not in done:
-                await _apply(session, script)
+                await _apply(session, script, driver.text)
                 await session.execute("insert into migrations (name, applied_ms) values (?, ?)", (name, now_ms))
                 applied.append(name)
     return applied
 
 
-async def _apply(session: Session, script: str) -> None:
+async def _apply(session: Session, script: str, text: str) -> None:
     statements = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
     for statement in filter(str.strip, statements.split(";")):
-        await session.execute(statement)
+        await session.execute(re.sub(r"\btext\b", text, statement))

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiosqlite
@@ -50,13 +50,21 @@ class SqliteSession:
 class SqliteDriver:
     """One file. Another process may have it open too (web and worker apart): writes wait for it, and `listen` looks."""
 
+    name = "sqlite"
+    text = "text"
     for_update = ""
-    skip_locked = ""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._writer: aiosqlite.Connection | None = None
         self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+
+    def skip_locked(self, table: str) -> str:
+        """There is one writer at a time."""
+        return ""
+
+    async def take_turn(self, session: object, name: str) -> bool:
+        return True
 
     def any_of(self, column: str) -> str:
         return f"{column} in (select value from json_each(?))"
@@ -97,6 +105,9 @@ class SqliteDriver:
             if self._writer.in_transaction:  # a full disk has rolled it back already
                 await session.fetch("rollback")
             raise
+
+    def migrating(self) -> AbstractAsyncContextManager[SqliteSession]:
+        return self.transaction()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteSession]:

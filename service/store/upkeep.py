@@ -14,7 +14,6 @@ from service.core.event import Envelope, Event
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.core.views import view_task
-from service.store import rows
 from service.store.batch import Batch, Keys
 from service.store.driver import Row, Session
 from service.store.writer import Writer
@@ -84,13 +83,13 @@ class _RecoverStep:
     async def work(self, batch: Batch) -> int:
         await batch.load([Keys(endpoints=(self._endpoint_id,))])
         endpoint = batch.endpoint(self._endpoint_id)
-        columns = ", ".join(f"d.{column.strip()}" for column in rows.DELIVERY_COLUMNS.split(","))
-        sql = f"""
-        select e.seq, e.id, e.type, e.task_id, e.created_ms, e.body, {columns}
+        sql = """
+        select e.seq, e.id, e.type, e.task_id, e.created_ms, e.body, d.id
         from events e left join deliveries d on d.event_id = e.id and d.endpoint_id = ?
         where e.seq > ? and e.created_ms >= ? and e.created_ms < ? and e.audience_id is null order by e.seq limit ?
         """
         found = await batch.session.fetch(sql, (self._endpoint_id, *self._bounds))
+        await batch.load([Keys(deliveries=tuple(row[6] for row in found if row[6] is not None))])
         self.seq = found[-1][0] if found else self.seq
         return sum(self._recover(batch, endpoint, row) for row in found)
 
@@ -106,7 +105,7 @@ class _RecoverStep:
         event = _stored_event(row)
         if row[6] is None:
             return next(fan_out(event, (endpoint,), batch.env), None)
-        delivery = batch.see_delivery(rows.delivery_from_row(row[6:]))
+        delivery = batch.delivery(row[6])
         return delivery if delivery.status in ("failed", "held") else None
 
 

@@ -13,12 +13,14 @@ from service.core.problems import Problem, Unavailable
 from service.core.task import Task
 from service.store.batch import Batch, Keys, Subscribers
 from service.store.bus import Bus
-from service.store.driver import Driver
+from service.store.driver import Contended, Driver
 
 T = TypeVar("T")
 BATCH_MAX = 128
 QUEUE_MAX = 4_096
 QUEUE_PATIENCE_S = 5.0
+TRIES = 4
+"""Of a transaction that others were in the way of. The later ones lock early, so one of those that meet gets on."""
 
 
 class _Ask(Generic[T]):
@@ -102,22 +104,29 @@ class Writer:
     async def _commit_all(self, asks: list[_Ask[Any]]) -> None:
         """Together; when that fails for another reason than the machine's, each alone: one can't fail the rest."""
         try:
-            await self._commit(asks)
-        except Unavailable as problem:
-            _resolve(asks, problem)
+            await self._commit_again(asks)
         except Exception as problem:
-            if len(asks) == 1:
-                asks[0].resolve(problem)
+            if len(asks) == 1 or (isinstance(problem, Unavailable) and not isinstance(problem, Contended)):
+                _resolve(asks, problem)
                 return
             for ask in asks:
                 await self._commit_all([ask])
 
-    async def _commit(self, asks: list[_Ask[Any]]) -> None:
+    async def _commit_again(self, asks: list[_Ask[Any]]) -> None:
+        """Nothing was written when others were in the way, so what is decided next time counts alone."""
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._commit(asks, patient=left < TRIES - 1)
+            except Contended:
+                if not left:
+                    raise
+
+    async def _commit(self, asks: list[_Ask[Any]], *, patient: bool) -> None:
         for ask in asks:
             ask.problem = None
         try:
             async with self._driver.transaction() as session:
-                batch = Batch(session, self._driver, self._env, self._subscribers)
+                batch = Batch(session, self._driver, self._env, self._subscribers, patient=patient)
                 await _work(asks, batch)
                 await self._driver.notify(session, batch.topics)
         except BaseException:
@@ -128,15 +137,17 @@ class Writer:
 
 
 async def _work(asks: list[_Ask[Any]], batch: Batch) -> None:
-    for ask in asks:
-        if ask.keys is None:
-            ask.answer = await ask.work(batch)
-            await batch.flush()
+    """What waits for rows comes before what takes rows nobody has (claims); events, which all want, come last."""
     await batch.load(ask.keys for ask in asks if ask.keys is not None)
     for ask in asks:
         if ask.keys is not None:
             _decide(ask, batch)
     await batch.flush()
+    for ask in asks:
+        if ask.keys is None:
+            ask.answer = await ask.work(batch)
+            await batch.flush()
+    await batch.publish()
 
 
 def _decide(ask: _Ask[Any], batch: Batch) -> None:

@@ -33,7 +33,7 @@ _ESCAPED = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 async def read_body(scope: Scope, receive: Receive) -> bytes:
     """At most 1 MiB; nothing beyond it is kept."""
     declared = find_header(scope, b"content-length")
-    if declared is not None and int(declared) > BODY_MAX:
+    if declared is not None and declared.isdecimal() and int(declared) > BODY_MAX:
         raise _too_large()
     parts: list[bytes] = []
     size = 0

@@ -89,7 +89,7 @@ def _verify(web: Web, scope: Scope, provider: str) -> str:
 
 
 async def _take(web: Web, call: Call[None, None], access: Access, account: Account, task_id: str) -> Change:
-    body = await read_body(call.scope, call.receive)
+    body = _without_token(await read_body(call.scope, call.receive), call.scope["path_params"]["token"])
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.scope["headers"]}
     request = HttpReply(status=0, headers=headers, body=body, received_at=web.env.now())
     observation = access.provider.parse_callback(request, account)
@@ -101,7 +101,7 @@ async def _take(web: Web, call: Call[None, None], access: Access, account: Accou
         via="callback",
         env=web.env,
         policy=access.policy,
-        excerpt=_excerpt(body, call.scope["path_params"]["token"]),
+        excerpt=body[:EXCERPT_MAX].decode("utf-8", "replace"),
     )
     change = await web.store.writer.change_task(task_id, decide)
     if change.outcome == "unreadable":
@@ -111,9 +111,9 @@ async def _take(web: Web, call: Call[None, None], access: Access, account: Accou
     return change
 
 
-def _excerpt(body: bytes, token: str) -> str:
-    """The beginning, for the timeline; some providers send the callback URL back, and its token is a secret."""
-    return body.replace(token.encode(), b"(token)")[:EXCERPT_MAX].decode("utf-8", "replace").replace("\0", "\ufffd")
+def _without_token(body: bytes, token: str) -> bytes:
+    """A provider may send the callback URL back; its token is a secret, and what is kept of the body is shown."""
+    return body.replace(token.encode(), b"(token)")
 
 
 def _tell(event: str, provider: str, task_id: str | None, outcome: str, started: float, **more: object) -> None:

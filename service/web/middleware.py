@@ -1,5 +1,6 @@
 """Around every request, in one pass: its id, its problem, its security headers, its metrics."""
 
+import logging
 import re
 import time
 
@@ -37,6 +38,7 @@ class Gate:
         self._metrics = metrics
         self._counters: dict[tuple[str, int], Counter] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._is_told: bool | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,7 +76,10 @@ class Gate:
             self._histograms[route] = self._metrics.request_seconds.labels(route)
         counter.inc()
         self._histograms[route].observe(duration_s)
-        log.debug("request.answered", route=route, status=status, duration_ms=round(duration_s * 1000, 1))
+        if self._is_told is None:
+            self._is_told = log.bind().is_enabled_for(logging.DEBUG)  # asked once: a line that is dropped costs, too
+        if self._is_told:
+            log.debug("request.answered", route=route, status=status, duration_ms=round(duration_s * 1000, 1))
 
 
 class _Exchange:

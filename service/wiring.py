@@ -1,0 +1,202 @@
+"""Settings become objects: every part of the service is made here, and given what it needs."""
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from service.core import signing
+from service.core.env import Env
+from service.core.ids import prefixed_uuid7
+from service.core.schedule import Policy
+from service.core.times import to_ms
+from service.core.tokens import CallbackTokens
+from service.outbound.client import Poster, ProviderClient
+from service.outbound.guard import Guard
+from service.providers import PROVIDERS
+from service.providers.base import POLL_TIMEOUT_S, Access, Account
+from service.sandbox import Sandbox
+from service.settings import Settings
+from service.store.bus import DELIVERIES, Bus, tasks_of
+from service.store.driver import Driver
+from service.store.migrate import migrate
+from service.store.reads import Reads
+from service.store.sqlite import SqliteDriver
+from service.store.writer import Writer
+from service.telemetry import Metrics
+from service.web.context import Running, Store, Trust, WebContext
+from service.web.routes import build_app
+from service.worker.deliveries import DeliveryWork
+from service.worker.loop import Lane, Work
+from service.worker.tasks import FROZEN_S, CallbackUrls, TaskWork
+
+log = structlog.get_logger()
+
+CALLS_AT_ONCE = 100
+DELIVERIES_AT_ONCE = 256
+
+
+class RealEnv:
+    """The clock, ids that sort by creation in this process, and jitter."""
+
+    def __init__(self) -> None:
+        self._last = (0, 0)
+
+    def now(self) -> datetime:
+        at = datetime.now(UTC)
+        return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+    def new_id(self, prefix: str) -> str:
+        ms, bits = to_ms(datetime.now(UTC)), secrets.randbits(73)
+        last_ms, last_bits = self._last
+        if ms <= last_ms:  # the same millisecond, or a clock set back
+            ms, bits = last_ms, last_bits + 1 + secrets.randbits(16)
+        self._last = (ms, bits)
+        return prefixed_uuid7(prefix, ms, bits)
+
+    def jitter(self, seconds: float) -> float:
+        return seconds * random.uniform(0.9, 1.1)  # noqa: S311 (spreads load, protects nothing)
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Driver]:
+    driver = SqliteDriver(settings.database_url.removeprefix("sqlite:///"))
+    await driver.open()
+    try:
+        yield driver
+    finally:
+        await driver.close()
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What web and worker share in one process."""
+
+    settings: Settings
+    env: Env
+    metrics: Metrics
+    driver: Driver
+    writer: Writer
+    bus: Bus
+    providers: dict[str, Access]
+    tokens: CallbackTokens
+    guard: Guard
+    own_url: str
+
+
+async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> Parts:
+    env, metrics, bus = RealEnv(), Metrics(), Bus()
+    driver = await stack.enter_async_context(open_store(settings))
+    for name in await migrate(driver, to_ms(env.now())):
+        log.info("store.migrated", migration=name)
+    writer = Writer(driver, bus, env)
+    writer.start()
+    stack.push_async_callback(writer.stop)
+    own_urls = [own_url, *([settings.public_url] if settings.public_url else [])]
+    return Parts(
+        settings=settings,
+        env=env,
+        metrics=metrics,
+        driver=driver,
+        writer=writer,
+        bus=bus,
+        providers=_build_providers(settings, own_url),
+        tokens=CallbackTokens(settings.secret_keys, tuple(PROVIDERS)),
+        guard=Guard(allow_private=settings.allow_private_networks, own_urls=own_urls),
+        own_url=own_url,
+    )
+
+
+def _build_providers(settings: Settings, own_url: str) -> dict[str, Access]:
+    return {name: _build_access(settings, name, own_url) for name in PROVIDERS}
+
+
+def _build_access(settings: Settings, name: str, own_url: str) -> Access:
+    provider, given = PROVIDERS[name], settings.providers[name]
+    able = provider.capabilities
+    account = None
+    if settings.sandbox:
+        path = "/v1" if able.base_url.endswith("/v1") else ""
+        base_url = f"{own_url}/sandbox/{name}{path}"
+        account = Account(provider=name, base_url=base_url, api_key=_sandbox_key(settings), hmac_key=given.hmac_key)
+    elif given.api_key:
+        account = Account(provider=name, base_url=given.base_url, api_key=given.api_key, hmac_key=given.hmac_key)
+    policy = Policy(
+        callbacks=able.callbacks and settings.public_url is not None,
+        polling=able.polling,
+        blocking=able.blocking,
+        confirm=settings.confirm_callbacks,
+        poll_first_s=settings.poll_first_s,
+        poll_max_s=max(settings.poll_max_s, settings.poll_first_s),
+        grace_s=settings.callback_grace_s,
+        submit_lease_s=able.submit_timeout_s + FROZEN_S + 10,
+        poll_lease_s=POLL_TIMEOUT_S + FROZEN_S + 10,
+    )
+    return Access(provider=provider, account=account, policy=policy, limits=given.limits)
+
+
+def _sandbox_key(settings: Settings) -> str:
+    """The simulator takes this key alone, so that nobody else can have it send callbacks."""
+    return signing.derive_secret(f"sandbox {settings.secret_keys[0]}").removeprefix(signing.PREFIX)
+
+
+def build_lanes(parts: Parts, stack: AsyncExitStack) -> list[Lane[Any]]:
+    client, poster = ProviderClient(parts.env), Poster(parts.guard)
+    stack.push_async_callback(client.close)
+    stack.push_async_callback(poster.close)
+    lanes = [_build_lane(parts, "deliveries", _build_deliveries(parts, poster), DELIVERIES_AT_ONCE, DELIVERIES)]
+    urls = CallbackUrls(parts.settings.public_url, parts.tokens)
+    for name, access in parts.providers.items():
+        if access.account is not None:
+            work = TaskWork(access, access.account, parts.driver, parts.writer, client, urls, parts.env, parts.metrics)
+            lanes.append(_build_lane(parts, name, work, CALLS_AT_ONCE, tasks_of(name)))
+    return lanes
+
+
+def _build_lane(parts: Parts, name: str, work: Work[Any], limit: int, topic: str) -> Lane[Any]:
+    return Lane(name, work, limit=limit, topic=topic, bus=parts.bus, env=parts.env, metrics=parts.metrics)
+
+
+def _build_deliveries(parts: Parts, poster: Poster) -> DeliveryWork:
+    settings = parts.settings
+    return DeliveryWork(
+        parts.driver,
+        parts.writer,
+        poster,
+        parts.env,
+        parts.metrics,
+        signing_secret=settings.signing_secret or signing.derive_secret(settings.secret_keys[0]),
+        schedule=settings.retry_schedule,
+        source=settings.public_url or "taskhook",
+    )
+
+
+def build_web(
+    parts: Parts, stopping: asyncio.Event, worker_alive: Callable[[], bool] | None, stack: AsyncExitStack
+) -> ASGIApp:
+    settings, mounts = parts.settings, []
+    if settings.sandbox:
+        hmac_key = settings.providers["fluxapi-ai"].hmac_key
+        sandbox = Sandbox(f"{parts.own_url}/sandbox", key=_sandbox_key(settings), hmac_key=hmac_key)
+        stack.push_async_callback(sandbox.close)
+        mounts.append(Mount("/sandbox", sandbox.app))
+    context = WebContext(
+        env=parts.env,
+        store=Store(writer=parts.writer, reads=Reads(parts.driver), bus=parts.bus),
+        providers=parts.providers,
+        trust=Trust(
+            api_keys=settings.api_keys,
+            tokens=parts.tokens,
+            guard=parts.guard,
+            new_secret=lambda: signing.render_secret(secrets.token_bytes(32)),
+        ),
+        running=Running(metrics=parts.metrics, stopping=stopping, worker_alive=worker_alive),
+    )
+    return build_app(context, mounts)
