@@ -157,7 +157,7 @@ def _cancel_at_exit(task: asyncio.Task[None], stack: AsyncExitStack) -> None:
 
 def _build_server(parts: Parts, stopping: asyncio.Event, alive: _Alive | None, stack: AsyncExitStack) -> uvicorn.Server:
     config = uvicorn.Config(
-        build_web(parts, stopping, alive, stack),  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower
+        build_web(parts, stopping, alive, stack),
         http="httptools",
         lifespan="off",
         access_log=False,

@@ -259,8 +259,24 @@ def _public_url(text: str) -> str | None:
 
 def _database_url(text: str) -> str:
     scheme, separator, rest = text.partition(":///")
+    if scheme in ("postgresql", "postgres") or text.startswith(("postgresql://", "postgres://")):
+        return _postgres_url(text)
     if not (scheme == "sqlite" and separator and rest):
-        raise ValueError("must be sqlite:///PATH.")
+        raise ValueError("must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE.")
+    return text
+
+
+def _postgres_url(text: str) -> str:
+    """Without a word of it in the message: it holds the password. It may name several hosts."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    ports = [port for _, port in re.findall(r"(\]|^|[^:,\]]+):([^,]*)(?:,|$)", parts.netloc.rpartition("@")[2])]
+    if not parts.scheme or parts.fragment or not all(port.isdigit() for port in ports):
+        raise ValueError("must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %23 for # and so on.")
+    if "password" in dict(parse_qsl(parts.query)):
+        raise ValueError("must have its password before the @.")
     return text
 
 

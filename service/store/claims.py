@@ -14,7 +14,7 @@ from service.core.times import after, from_ms, to_ms
 from service.providers.base import Limits
 from service.store import rows
 from service.store.batch import Batch
-from service.store.driver import Session
+from service.store.driver import ReadSession, Session
 
 EXPIRE_MAX = 200
 TURN_S = 0.02
@@ -47,7 +47,7 @@ _FLYING = "provider = ? and step in ('sending', 'unconfirmed', 'tracking')"
 _WAITING = "provider = ? and step = 'submit'"
 
 
-async def next_due_task(session: Session, provider: str) -> datetime | None:
+async def next_due_task(session: ReadSession, provider: str) -> datetime | None:
     """When this provider's earliest task is due: a look at two indexes, so that an idle worker writes nothing."""
     sql = f"select (select min(due_ms) from tasks where {_WAITING}), (select min(due_ms) from tasks where {_FLYING})"
     submit_ms, flying_ms = (await session.fetch(sql, (provider, provider)))[0]
@@ -176,7 +176,7 @@ where lane is not null
 """Each lane with its earliest due time, one step in the index a lane: what waits in one lane costs no other."""
 
 
-async def find_lanes(session: Session) -> list[tuple[str, datetime]]:
+async def find_lanes(session: ReadSession) -> list[tuple[str, datetime]]:
     """The lanes with open deliveries, those due longest first."""
     found = [(lane, from_ms(due_ms)) for lane, due_ms in await session.fetch(_LANES)]
     return sorted(found, key=lambda lane: lane[1])

@@ -14,10 +14,14 @@ class Contended(Unavailable):
     """Another transaction was in the way, or the connection broke before the commit: nothing is written, try again."""
 
 
-class Session(Protocol):
-    """Statements inside a transaction, or reads outside of one. Placeholders are `?` in both dialects."""
+class ReadSession(Protocol):
+    """Reads, each seeing all that is committed by then. Placeholders are `?` in both dialects."""
 
     async def fetch(self, sql: str, params: Params = ()) -> list[Row]: ...
+
+
+class Session(ReadSession, Protocol):
+    """Statements inside a transaction."""
 
     async def execute(self, sql: str, params: Params = ()) -> int:
         """The number of rows it changed."""
@@ -62,8 +66,8 @@ class Driver(Protocol):
         """A transaction without a limit of time, after every other one that migrates has ended."""
         ...
 
-    def reading(self) -> AbstractAsyncContextManager[Session]:
-        """A read connection, seeing all that is committed."""
+    def reading(self) -> AbstractAsyncContextManager[ReadSession]:
+        """A read connection."""
         ...
 
     async def notify(self, session: Session, topics: Iterable[str]) -> None:

@@ -1,0 +1,195 @@
+"""The real application over a real database; every answer is held against the OpenAPI document."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import msgspec
+import pytest
+import uvicorn
+from openapi_spec_validator import validate
+
+from service.core import lifecycle
+from service.core.change import Change
+from service.core.observation import Accepted, Observation
+from service.core.schedule import Policy
+from service.core.task import Task, Via
+from service.core.times import to_ms
+from service.core.tokens import CallbackTokens
+from service.outbound.guard import Guard
+from service.providers import PROVIDERS
+from service.providers.base import Access, Account
+from service.store.bus import Bus
+from service.store.migrate import migrate
+from service.store.reads import Reads
+from service.store.sqlite import SqliteDriver
+from service.store.writer import Writer
+from service.telemetry import Metrics
+from service.web.context import Running, Store, Trust, WebContext
+from service.web.openapi import build_document
+from service.web.routes import OPERATIONS, build_app
+from tests.support.env import FakeEnv
+from tests.support.factory import SECRET, picture
+from tests.support.service import free_port
+from tests.support.wait import until
+
+KEY = "the-key-of-these-tests"
+MODEL = "fluxapi-ai/flux-kontext-pro"
+DOCUMENT: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(build_document(OPERATIONS)))
+validate(DOCUMENT)
+
+
+def make_access(name: str, **changes: Any) -> Access:
+    provider = PROVIDERS[name]
+    able = provider.capabilities
+    account = Account(provider=name, base_url="http://127.0.0.1:9", api_key="provider-key")
+    policy = Policy(callbacks=able.callbacks, polling=able.polling, blocking=able.blocking)
+    access = Access(provider=provider, account=account, policy=policy, limits=able.limits)
+    return msgspec.structs.replace(access, **changes)
+
+
+class Site:
+    """One application and what stands behind it."""
+
+    def __init__(self, driver: SqliteDriver, env: FakeEnv) -> None:
+        self.env = env
+        self.driver = driver
+        self.bus = Bus()
+        self.writer = Writer(driver, self.bus, env)
+        self.reads = Reads(driver)
+        self.metrics = Metrics()
+        self.stopping = asyncio.Event()
+        self.tokens = CallbackTokens(["a secret key"], list(PROVIDERS))
+        self.secrets = (f"{SECRET[:-2]}{number:02d}" for number in range(100))
+        self.context = WebContext(
+            env=env,
+            store=Store(writer=self.writer, reads=self.reads, bus=self.bus),
+            providers={name: make_access(name) for name in PROVIDERS},
+            trust=Trust(
+                api_keys=("another-key", KEY),
+                tokens=self.tokens,
+                guard=Guard(allow_private=True, own_urls=["http://taskhook.test"]),
+                new_secret=self.secrets.__next__,
+            ),
+            running=Running(metrics=self.metrics, stopping=self.stopping),
+        )
+        self.seen: set[tuple[str, str, int]] = set()
+
+    def client(self, **changes: Any) -> httpx.AsyncClient:
+        """A caller with a key; `changes` replace parts of the context, by dotted names with two underscores."""
+        context = self.context
+        for name, value in changes.items():
+            group, _, field = name.partition("__")
+            changed = msgspec.structs.replace(getattr(context, group), **{field: value}) if field else value
+            context = msgspec.structs.replace(context, **{group: changed})
+        transport = httpx.ASGITransport(build_app(context))
+        return self._caller(transport=transport, base_url="http://taskhook.test")
+
+    def _caller(self, **rest: Any) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        hooks: dict[str, list[Callable[..., Any]]] = {"response": [self._check]}
+        return httpx.AsyncClient(headers=headers, event_hooks=hooks, timeout=10, trust_env=False, **rest)
+
+    @contextlib.asynccontextmanager
+    async def serve(self, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+        """The same behind a real server, where connections and their ends matter."""
+        context = self.context
+        if changes:
+            context = msgspec.structs.replace(context, running=msgspec.structs.replace(context.running, **changes))
+        port = free_port()
+        config = uvicorn.Config(build_app(context), port=port, http="httptools", lifespan="off", log_config=None)  # type: ignore[arg-type]
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve())
+        await until(lambda: server.started)
+        try:
+            async with self._caller(base_url=f"http://127.0.0.1:{port}") as client:
+                yield client
+        finally:
+            self.stopping.set()
+            server.should_exit = True
+            await serving
+
+    async def _check(self, response: httpx.Response) -> None:
+        """The status is a documented one, and the body of the documented type."""
+        method, path = response.request.method, response.request.url.path
+        template = next((one for one in DOCUMENT["paths"] if _pattern(one).fullmatch(path)), None)
+        if template is None:
+            return
+        operation = DOCUMENT["paths"][template].get("get" if method == "HEAD" else method.lower())
+        if operation is None:
+            assert response.status_code in (401, 405), (method, path)
+            return
+        described = operation["responses"].get(str(response.status_code))
+        assert described is not None, (method, template, response.status_code, await response.aread())
+        self.seen.add((method, template, response.status_code))
+        media_type = response.headers.get("content-type", "").partition(";")[0]
+        content = described.get("content", {})
+        assert media_type in content or not content, (method, template, media_type)
+        if "json" in media_type and method != "HEAD":
+            schema = content[media_type]["schema"] | {"components": DOCUMENT["components"]}
+            jsonschema.validate(msgspec.json.decode(await response.aread()), schema)
+
+    # --- what a worker and a provider would do ------------------------------------------------------------------------
+
+    async def create(self, client: httpx.AsyncClient, **rest: Any) -> dict[str, Any]:
+        body = {"model": MODEL, "input": {"prompt": "a lighthouse"}} | rest
+        reply = await client.post("/v1/tasks", json=body)
+        assert reply.status_code == 202, reply.text
+        task: dict[str, Any] = reply.json()
+        return task
+
+    async def learn(self, task_id: str, observation: Observation, via: Via = "submit") -> Task:
+        def decide(task: Task) -> Change:
+            policy = self.context.providers[task.provider].policy
+            if task.step == "submit":
+                begun = lifecycle.begin(task, self.env, policy)
+                task = begun.tasks[0]
+            return lifecycle.advance(task, observation, via, self.env, policy)
+
+        return (await self.writer.change_task(task_id, decide)).tasks[0]
+
+    async def run(self, client: httpx.AsyncClient, provider_task_id: str = "job-1", **rest: Any) -> dict[str, Any]:
+        """A task that its provider has accepted."""
+        task = await self.create(client, **rest)
+        await self.learn(task["id"], Accepted(provider_task_id=provider_task_id))
+        return task
+
+    async def succeed(self, client: httpx.AsyncClient, **rest: Any) -> dict[str, Any]:
+        task = await self.run(client, **rest)
+        await self.learn(task["id"], picture(), "poll")
+        return task
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"{token}", ".*", re.sub(r"{(id|provider)}", "[^/]+", template)))
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    env = FakeEnv()
+    driver = SqliteDriver(str(tmp_path / "taskhook.db"))
+    await driver.open()
+    await migrate(driver, to_ms(env.now()))
+    site = Site(driver, env)
+    site.writer.start()
+    yield site
+    await site.writer.stop()
+    await driver.close()
+
+
+@pytest.fixture
+async def client(site: Site) -> AsyncIterator[httpx.AsyncClient]:
+    async with site.client() as client:
+        yield client
+
+
+def errors(reply: httpx.Response, status: int = 422) -> dict[str, str]:
+    """The fields that a refusal names, by their dotted places."""
+    assert reply.status_code == status, (reply.status_code, reply.text)
+    assert reply.headers["content-type"] == "application/problem+json"
+    return {".".join(map(str, error["loc"])): error["msg"] for error in reply.json().get("errors", [])}

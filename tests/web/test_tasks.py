@@ -1,0 +1,308 @@
+"""Tasks over HTTP: created once, held until their end, listed, canceled and erased."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import generate_latest
+
+from service.core import delivering
+from service.core.observation import Accepted, Unreadable
+from service.outbound.guard import Guard
+from service.providers import PROVIDERS
+from service.store.batch import Keys
+from tests.support.factory import picture, refusal
+from tests.support.wait import until
+from tests.web.conftest import MODEL, Site, errors, make_access
+
+INPUT = {"prompt": "a lighthouse"}
+
+
+async def test_a_new_task_is_queued_stored_and_answered_with_its_place(site: Site, client: httpx.AsyncClient) -> None:
+    body = {"model": MODEL, "input": INPUT, "metadata": {"order": "7"}, "timeout_s": 60}
+    reply = await client.post("/v1/tasks", json=body)
+    task = reply.json()
+    assert reply.status_code == 202
+    assert reply.headers["location"] == f"/v1/tasks/{task['id']}"
+    assert "idempotent-replayed" not in reply.headers
+    assert (task["status"], task["provider"], task["model"]) == ("queued", "fluxapi-ai", "flux-kontext-pro")
+    assert (task["created_at"], task["deadline_at"]) == ("2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z")
+    assert (await client.get(f"/v1/tasks/{task['id']}")).json() == task
+    assert b'taskhook_tasks_created_total{provider="fluxapi-ai"} 1.0' in generate_latest(site.metrics.registry)
+
+
+async def test_the_deadline_is_900_seconds_away_by_default(site: Site, client: httpx.AsyncClient) -> None:
+    assert (await site.create(client))["deadline_at"] == "2026-01-01T00:15:00.000Z"
+
+
+async def test_a_bare_model_goes_to_the_first_configured_provider_that_has_it(site: Site) -> None:
+    async with site.client() as client:
+        assert (await site.create(client, model="flux-kontext-pro"))["provider"] == "flux-context"
+    providers = dict(site.context.providers) | {"flux-context": make_access("flux-context", account=None)}
+    async with site.client(providers=providers) as client:
+        assert (await site.create(client, model="flux-kontext-pro"))["provider"] == "fluxapi-ai"
+
+
+@pytest.mark.parametrize("model", ["fluxapi-ai/flux-kontext-max", "flux-kontext-max"])
+async def test_a_provider_without_a_key_is_refused_by_the_name_of_its_setting(site: Site, model: str) -> None:
+    providers = {name: make_access(name, account=None) for name in PROVIDERS}
+    async with site.client(providers=providers) as client:
+        found = errors(await client.post("/v1/tasks", json={"model": model, "input": INPUT}))
+    setting = "TASKHOOK_FLUXAPI_AI_API_KEY" if "/" in model else "TASKHOOK_FLUX_CONTEXT_API_KEY"
+    assert setting in found["body.model"]
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("fluxapi-ai/flux-kontext-por", "fluxapi-ai/flux-kontext-pro"),
+        ("flux-kontekst-max", "flux-kontext-max"),
+        ("fluxapi-ai/", "fluxapi-ai"),
+        ("/flux-kontext-pro", "flux-kontext-pro"),
+        ("zzz", "fluxapi-org/flux-dev"),
+    ],
+)
+async def test_an_unknown_model_is_refused_with_those_near_it(
+    client: httpx.AsyncClient, model: str, names: str
+) -> None:
+    assert names in errors(await client.post("/v1/tasks", json={"model": model, "input": INPUT}))["body.model"]
+
+
+async def test_everything_that_is_wrong_is_told_at_once(client: httpx.AsyncClient) -> None:
+    body = {
+        "model": MODEL,
+        "input": {"prompt": "x", "aspect_ratio": "7:5", "n": 2, "output_format": "tiff"},
+        "webhook_url": "http://taskhook.test/callbacks/x/y",
+    }
+    found = errors(await client.post("/v1/tasks", json=body))
+    assert set(found) == {"body.input.aspect_ratio", "body.input.n", "body.input.output_format", "body.webhook_url"}
+    assert "16:9" in found["body.input.aspect_ratio"]
+    assert (await client.get("/v1/tasks")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/", "http://169.254.169.254/", "ftp://example.com/", "http://u:p@e.com/"]
+)
+async def test_a_webhook_that_is_no_public_address_is_refused(site: Site, url: str) -> None:
+    async with site.client(trust__guard=Guard(allow_private=False)) as client:
+        body = {"model": MODEL, "input": INPUT, "webhook_url": url}
+        assert set(errors(await client.post("/v1/tasks", json=body))) == {"body.webhook_url"}
+
+
+async def test_a_webhook_gets_the_end_of_its_task(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.succeed(client, webhook_url="http://127.0.0.1:9999/hook")
+    (delivery,) = (await client.get("/v1/deliveries", params={"task_id": task["id"]})).json()["data"]
+    assert (delivery["url"], delivery["endpoint_id"]) == ("http://127.0.0.1:9999/hook", None)
+
+
+# Idempotency
+
+
+async def post(client: httpx.AsyncClient, key: str | bytes, **rest: Any) -> httpx.Response:
+    body = {"model": MODEL, "input": INPUT} | rest
+    return await client.post("/v1/tasks", json=body, headers={"Idempotency-Key": key})
+
+
+async def test_the_same_key_and_request_give_the_task_as_it_is_now(site: Site, client: httpx.AsyncClient) -> None:
+    first = await post(client, "k")
+    await site.learn(first.json()["id"], Accepted(provider_task_id="job"))
+    again = await post(client, "k", metadata={}, timeout_s=900.0)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (again.json()["id"], again.json()["status"]) == (first.json()["id"], "running")
+
+
+async def test_the_same_key_with_another_request_is_a_conflict(client: httpx.AsyncClient) -> None:
+    await post(client, "k")
+    errors(await post(client, "k", timeout_s=30), 409)
+    assert len((await client.get("/v1/tasks")).json()["data"]) == 1
+
+
+async def test_a_refused_request_leaves_its_key_free(client: httpx.AsyncClient) -> None:
+    errors(await post(client, "k", input={"prompt": "x", "n": 9}))
+    assert (await post(client, "k")).status_code == 202
+
+
+async def test_a_hundred_equal_requests_at_once_are_one_task(client: httpx.AsyncClient) -> None:
+    replies = await asyncio.gather(*(post(client, "k") for _ in range(100)))
+    assert sorted(reply.status_code for reply in replies) == [200] * 99 + [202]
+    assert len({reply.json()["id"] for reply in replies}) == 1
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, b"caf\xe9", "a\tb"])
+async def test_a_key_that_is_no_short_printable_text_is_refused(client: httpx.AsyncClient, key: str | bytes) -> None:
+    assert set(errors(await post(client, key))) == {"header.Idempotency-Key"}
+
+
+# Reading
+
+
+@pytest.mark.parametrize("task_id", ["nonsense", "task_", "task_" + "0" * 32, "evt_" + "0" * 32, "task_%00", "TASK_X"])
+async def test_an_id_that_names_nothing_is_not_found(client: httpx.AsyncClient, task_id: str) -> None:
+    for path in ("", "/timeline", "/why"):
+        errors(await client.get(f"/v1/tasks/{task_id}{path}"), 404)
+    errors(await client.post(f"/v1/tasks/{task_id}/cancel"), 404)
+    errors(await client.delete(f"/v1/tasks/{task_id}"), 404)
+
+
+async def test_a_waiting_get_is_answered_when_the_task_ends(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.run(client)
+    waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 30}))
+    await until(lambda: site.bus._bells)
+    await site.learn(task["id"], picture(), "poll")
+    assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
+    assert not site.bus._bells
+
+
+async def test_a_waiting_get_ends_with_its_time(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.run(client)
+    begun = time.monotonic()
+    reply = await client.get(f"/v1/tasks/{task['id']}", params={"wait": 0.1})
+    assert reply.json()["status"] == "running"
+    assert 0.1 <= time.monotonic() - begun < 3
+
+
+async def test_a_waiting_get_ends_when_the_service_stops(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.run(client)
+    waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 60}))
+    await until(lambda: site.bus._bells)
+    site.stopping.set()
+    assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "running"
+
+
+async def test_a_waiting_get_of_a_client_that_left_leaves_nothing_behind(site: Site) -> None:
+    async with site.serve() as client:
+        task = await site.run(client)
+        waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 60}))
+        await until(lambda: site.bus._bells)
+        waiting.cancel()
+        await until(lambda: not site.bus._bells)
+
+
+@pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "soon", ""])
+async def test_a_wait_beyond_its_bounds_is_refused(site: Site, client: httpx.AsyncClient, wait: str) -> None:
+    task = await site.create(client)
+    assert set(errors(await client.get(f"/v1/tasks/{task['id']}", params={"wait": wait}))) == {"query.wait"}
+
+
+async def test_a_list_is_narrowed_by_each_filter(site: Site, client: httpx.AsyncClient) -> None:
+    old = await site.succeed(client, metadata={"team": "blue"})
+    site.env.pass_time(60)
+    new = await site.run(client, provider_task_id="job-2", metadata={"team": "red", "a.b": "c d"})
+    other = await site.create(client, model="acedata/flux-dev")
+
+    async def ids(**params: Any) -> list[str]:
+        return [task["id"] for task in (await client.get("/v1/tasks", params=params)).json()["data"]]
+
+    assert await ids() == [other["id"], new["id"], old["id"]]
+    assert await ids(status="running") == [new["id"]]
+    assert await ids(provider="acedata") == [other["id"]]
+    assert await ids(model="flux-dev") == [other["id"]]
+    assert await ids(provider_task_id="job-2") == [new["id"]]
+    assert await ids(**{"metadata.team": "red", "metadata.a.b": "c d"}) == [new["id"]]
+    assert await ids(**{"metadata.team": "green"}) == []
+    assert await ids(created_after="2026-01-01T00:01:00Z") == [other["id"], new["id"]]
+    assert await ids(created_before="2026-01-01T01:01:00+01:00") == [old["id"]]
+    assert await ids(created_after="2026-01-02", created_before="2026-01-03") == []
+    assert await ids(created_after="0001-01-01", created_before="9999-12-31") == [other["id"], new["id"], old["id"]]
+
+
+async def test_pages_follow_each_other_without_a_gap(site: Site, client: httpx.AsyncClient) -> None:
+    ids = [(await site.create(client))["id"] for _ in range(5)]
+    seen: list[str] = []
+    params: dict[str, Any] = {"limit": 2}
+    while True:
+        page = (await client.get("/v1/tasks", params=params)).json()
+        seen += [task["id"] for task in page["data"]]
+        await site.create(client)
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert seen == ids[::-1]
+
+
+async def test_the_timeline_has_states_and_deliveries_in_the_order_of_time(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    task = await site.run(client, webhook_url="http://127.0.0.1:9999/hook")
+    site.env.pass_time(5)
+    await site.learn(task["id"], Unreadable(reason="an error page"), "poll")
+    site.env.pass_time(5)
+    await site.learn(task["id"], picture(), "poll")
+    (delivery,) = (await site.reads.list_deliveries(None, None, task["id"], 10, None)).items
+    await attempt(site, delivery.id)
+    items = (await client.get(f"/v1/tasks/{task['id']}/timeline")).json()["data"]
+    types = [item["type"] for item in items]
+    assert types[0] == "task.created"
+    assert types[-1] == "delivery.attempted"
+    assert {"submit.accepted", "poll.unreadable", "task.succeeded"} <= set(types)
+    assert items[-1]["detail"]["delivery_id"] == delivery.id
+    assert items[-1]["detail"]["status_code"] == 500
+    assert [item["at"] for item in items] == sorted(item["at"] for item in items)
+    first = (await client.get(f"/v1/tasks/{task['id']}/timeline", params={"limit": 2})).json()
+    rest = {"limit": 1000, "cursor": first["next_cursor"]}
+    following = (await client.get(f"/v1/tasks/{task['id']}/timeline", params=rest)).json()
+    assert first["data"] + following["data"] == items
+    assert following["next_cursor"] is None
+
+
+async def attempt(site: Site, delivery_id: str) -> None:
+    failed = delivering.Outcome(at=site.env.now(), received=False, status_code=500, duration_ms=7, error="HTTP 500")
+
+    def decide(batch: Any) -> Any:
+        begun = delivering.begin(batch.delivery(delivery_id), site.env, 30)
+        return delivering.after_attempt(begun, None, failed, begun.lease, site.env, [5.0])
+
+    await site.writer.change(Keys(deliveries=(delivery_id,)), decide)
+
+
+async def test_why_has_three_sentences(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.run(client)
+    why = (await client.get(f"/v1/tasks/{task['id']}/why")).json()
+    assert why == {
+        "status": "running",
+        "why": "The provider accepted it and is working on it.",
+        "next": "A callback is expected; if it does not come, the next poll is in 60 s.",
+        "you_can": "Wait, or cancel it.",
+    }
+
+
+# Ending
+
+
+async def test_a_task_is_canceled_once_and_stays_so(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.run(client)
+    for _ in range(2):
+        reply = await client.post(f"/v1/tasks/{task['id']}/cancel")
+        assert (reply.status_code, reply.json()["status"]) == (200, "canceled")
+    assert [event["type"] for event in (await client.get("/v1/events")).json()["data"]] == ["task.canceled"]
+    assert b'outcome="canceled"' in generate_latest(site.metrics.registry)
+
+
+@pytest.mark.parametrize("end", [picture(), refusal()], ids=["succeeded", "failed"])
+async def test_a_task_that_ended_otherwise_is_not_canceled(site: Site, client: httpx.AsyncClient, end: Any) -> None:
+    task = await site.run(client)
+    ended = await site.learn(task["id"], end, "poll")
+    reply = await client.post(f"/v1/tasks/{task['id']}/cancel")
+    errors(reply, 409)
+    assert ended.status in reply.json()["detail"]
+
+
+async def test_a_final_task_is_erased_and_its_ids_and_states_stay(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.succeed(client, input={"prompt": "a private wish"}, metadata={"who": "someone"})
+    for _ in range(2):
+        reply = await client.delete(f"/v1/tasks/{task['id']}")
+        assert (reply.status_code, reply.content) == (204, b"")
+    left = (await client.get(f"/v1/tasks/{task['id']}")).json()
+    assert (left["status"], left["input"], left["metadata"], left["result"]) == ("succeeded", {}, {}, None)
+    assert left["erased_at"]
+    seen = [await client.get(f"/v1/tasks/{task['id']}/{part}") for part in ("timeline", "why")]
+    seen.append(await client.get("/v1/events"))
+    assert all("private" not in reply.text and "cdn.example" not in reply.text for reply in seen)
+
+
+async def test_a_running_task_is_not_erased(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.run(client)
+    errors(await client.delete(f"/v1/tasks/{task['id']}"), 409)
