@@ -13,7 +13,7 @@ setup: $(VENV)/.dev-ready  ## the virtual environment, with what the tests need
 
 test: setup  ## linters, type checker, layers, all tests
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .

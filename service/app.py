@@ -2,17 +2,14 @@
 
 import asyncio
 import contextlib
-import os
-import secrets
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 import uvicorn
 import uvloop
@@ -20,9 +17,12 @@ from msgspec.structs import replace
 
 from service.core.problems import Unavailable
 from service.core.times import to_ms
+from service.dev import first_steps, with_made_up_keys, write_address
 from service.settings import Settings
 from service.store.migrate import migrate as migrate_store
+from service.store.rotation import Rotated, rotate_encryption
 from service.telemetry import set_up_logging
+from service.web.edge import Limits, edge
 from service.wiring import Parts, RealEnv, assemble, build_lanes, build_web, open_store
 from service.worker.loop import Lane
 from service.worker.upkeep import keep_up
@@ -33,7 +33,10 @@ WEB_GRACE_S = 8
 WORK_GRACE_S = 18.0
 """Longer than an attempt to deliver, and with the rest of the stop shorter than the 25 s that platforms give."""
 BACKLOG = 2_048
-DEV_FILE = Path("var/dev.json")
+FILES_MAX = 16_384
+FILES_OF_WEB, FILES_OF_WORKER = 400, 1_200
+"""Refused connections being told so, files, pipes; with a worker also its connections to providers and subscribers."""
+CONNECTIONS_MIN, CONNECTIONS_MAX = 16, 8_192
 
 
 # --- the commands' entry points ---------------------------------------------------------------------------------------
@@ -45,13 +48,13 @@ def run(settings: Settings, *, web: bool = True, worker: bool = True, dev: bool 
     for name in settings.unknown:
         log.warning("settings.unknown", name=name)
     if settings.sandbox:
-        settings = _with_made_up_keys(settings)
+        settings = with_made_up_keys(settings)
     try:
         return uvloop.run(_serve(settings, web=web, worker=worker, dev=dev))
     except Unavailable as problem:
         reason = f"{problem.detail} ({problem.cause})"
     except OSError as error:
-        reason = f"{error.strerror or error} ({settings.host}:{settings.port})"
+        reason = f"{error.strerror or error}: {error.filename or f'{settings.host}:{settings.port}'}"
     log.critical("service.stopped", reason=reason)
     return 1
 
@@ -66,34 +69,18 @@ def migrate(settings: Settings) -> list[str]:
     return asyncio.run(work())
 
 
-def _with_made_up_keys(settings: Settings) -> Settings:
-    """The sandbox needs none given. They are kept beside the database, so that a restart knows its own tasks."""
-    found = _read_dev_file()
-    made_up = {name: found.get(name) or secrets.token_hex(24) for name in ("secret_key", "api_key")}
-    return replace(
-        settings,
-        secret_keys=settings.secret_keys or (made_up["secret_key"],),
-        api_keys=settings.api_keys or (f"tk_dev_{made_up['api_key'].removeprefix('tk_dev_')}",),
-    )
+def rotate(settings: Settings) -> Rotated:
+    """Puts every secret of the database under the newest key. Raises Unavailable."""
+    set_up_logging(settings.log_level, settings.log_format)
+    if settings.sandbox:
+        settings = with_made_up_keys(settings)
 
+    async def work() -> Rotated:
+        async with AsyncExitStack() as stack:
+            parts = await assemble(settings, f"http://{settings.host}:{settings.port}", stack)
+            return await rotate_encryption(parts.writer, parts.vault)
 
-def _read_dev_file() -> dict[str, str]:
-    try:
-        return msgspec.json.decode(DEV_FILE.read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.DecodeError):
-        return {}
-
-
-def _write_dev_file(url: str, settings: Settings) -> None:
-    """For `taskhook submit` and its like in the same folder; readable by its owner alone."""
-    content = {"url": url, "api_key": settings.api_keys[0], "secret_key": settings.secret_keys[0]}
-    try:
-        DEV_FILE.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(DEV_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(content)))
-    except OSError as error:
-        log.warning("settings.not_kept", file=str(DEV_FILE), reason=error.strerror)
+    return uvloop.run(work())
 
 
 # --- start and stop ---------------------------------------------------------------------------------------------------
@@ -127,11 +114,12 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
         if dev and settings.public_url is None:
             settings = replace(settings, public_url=own_url)
         parts = await assemble(settings, own_url, stack)
-        if not (web and worker):
+        if not (web and worker and parts.driver.is_alone):
             await _hear_other_processes(parts, stack)
         alive = _Alive() if worker else None
         lanes = build_lanes(parts, stack) if worker else []
-        server = _build_server(parts, stopping, alive, stack) if web else None
+        limits = Limits(connections=_room_for_connections(beside_worker=worker))
+        server = _build_server(parts, limits, stopping, alive, stack) if web else None
         await _run_until_stopped(parts, lanes, alive, server, listener, stopping, dev=dev)
     return 0
 
@@ -155,10 +143,23 @@ def _cancel_at_exit(task: asyncio.Task[None], stack: AsyncExitStack) -> None:
     stack.push_async_callback(cancel)
 
 
-def _build_server(parts: Parts, stopping: asyncio.Event, alive: _Alive | None, stack: AsyncExitStack) -> uvicorn.Server:
+def _room_for_connections(*, beside_worker: bool) -> int:
+    """As many as there can be open files, less what the rest of the process needs of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    reserved = FILES_OF_WORKER if beside_worker else FILES_OF_WEB
+    return max(CONNECTIONS_MIN, min(max(soft, wanted) - reserved, CONNECTIONS_MAX))
+
+
+def _build_server(
+    parts: Parts, limits: Limits, stopping: asyncio.Event, alive: _Alive | None, stack: AsyncExitStack
+) -> uvicorn.Server:
     config = uvicorn.Config(
         build_web(parts, stopping, alive, stack),
-        http="httptools",
+        http=edge(limits, parts.metrics),
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -181,8 +182,8 @@ def _bind(settings: Settings) -> socket.socket:
 
 def _own_url(settings: Settings, listener: socket.socket | None) -> str:
     port = listener.getsockname()[1] if listener else settings.port
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 (compared, not bound)
-    return f"http://{host}:{port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 (compared, not bound)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _run_until_stopped(
@@ -238,27 +239,7 @@ def _welcome(parts: Parts, *, dev: bool) -> None:
     log.info("web.started", url=parts.own_url, sandbox=parts.settings.sandbox)
     if not parts.settings.sandbox:
         return
-    _write_dev_file(parts.own_url, parts.settings)
+    write_address(parts.own_url, parts.settings)
     if dev:
-        sys.stdout.write(_first_steps(parts.own_url, parts.settings.api_keys[0]))
+        sys.stdout.write(first_steps(parts.own_url, parts.settings.api_keys[0]))
         sys.stdout.flush()
-
-
-def _first_steps(url: str, api_key: str) -> str:
-    return f"""
-  Taskhook is ready at {url}  (docs: {url}/docs)
-  Providers are simulated: no account, no cost.
-
-  API key   {api_key}
-
-  Try it from a second terminal:
-
-    curl -s {url}/v1/tasks \\
-      -H "Authorization: Bearer {api_key}" \\
-      -H "Content-Type: application/json" \\
-      -d '{{"model": "fluxapi-ai/flux-kontext-pro", "input": {{"prompt": "a lighthouse at dusk"}}}}'
-
-    .venv/bin/taskhook submit fluxapi-ai/flux-kontext-pro "a lighthouse at dusk" --wait --save out/
-    .venv/bin/taskhook listen
-
-"""

@@ -152,6 +152,18 @@ class Client:
     def cancel(self, task_id: str) -> Json:
         return self._object(self._send_once("POST", f"/v1/tasks/{quote(task_id, '')}/cancel"))
 
+    def create_key(self, name: str, scopes: Iterable[str]) -> Json:
+        """The new key; its text is in `key`, this once."""
+        return self._object(self._send_once("POST", "/v1/keys", json={"name": name, "scopes": [*scopes]}))
+
+    def keys(self) -> Iterator[Json]:
+        return self._endless_pages("/v1/keys", {})
+
+    def revoke_key(self, key_id: str) -> None:
+        response = self._send_once("DELETE", f"/v1/keys/{quote(key_id, '')}")
+        if response.is_error:
+            raise parse_problem(response)
+
     def deliveries(self, task_id: str | None = None, limit: int | None = None) -> Iterator[Json]:
         return self._pages("/v1/deliveries", {"task_id": task_id} if task_id else {}, limit)
 

@@ -1,10 +1,12 @@
 """The environment and .env, read once into one frozen value; nothing else looks at the environment."""
 
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from math import ceil
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import msgspec
 from dotenv import dotenv_values
@@ -18,6 +20,8 @@ T = TypeVar("T")
 PREFIX = "TASKHOOK_"
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
+_HOST = r"(?:[^@/:#?,\[\]]*|\[[^@/#?\]]+\])(?::\d+)?"
+POSTGRES_URL = re.compile(rf"postgres(?:ql)?://(?:[^@/#?]*@)?{_HOST}(?:,{_HOST})*(?:/[^#?]*)?(?:\?[^#]*)?")
 OF_THE_CLIENT = frozenset({"TASKHOOK_URL", "TASKHOOK_API_KEY"})
 SANDBOX_LIMITS = Limits(submits=1_000, window_s=1.0, max_in_flight=5_000)
 """The sandbox charges nothing and has no limits of its own to keep to."""
@@ -34,6 +38,9 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     hmac_key: str | None
     limits: Limits
+
+    def __repr__(self) -> str:
+        return f"ProviderSettings(base_url={_without_password(self.base_url)!r})"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev: bool = False) -> Settings:
     """The settings in force: the environment wins over the file. Raises SettingsError."""
-    values = {**_read_file(dotenv), **environ}
+    from_file = _read_file(dotenv)
+    if "PORT" in environ:  # a platform says where to listen: no file may say otherwise
+        from_file.pop("TASKHOOK_PORT", None)
+    values = {**from_file, **environ}
     given = _Given({name: value for name, value in values.items() if value})
     sandbox = given.flag("SANDBOX", default=dev)
     settings = Settings(
@@ -151,7 +161,11 @@ class _Given:
 def _read_file(dotenv: Path | None) -> dict[str, str]:
     if dotenv is None or not dotenv.is_file():
         return {}
-    return {name: value for name, value in dotenv_values(dotenv, interpolate=False).items() if value is not None}
+    try:
+        found = dotenv_values(dotenv, interpolate=False)
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"{dotenv} can't be read; it must be a text file in UTF-8.") from None
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _provider(given: _Given, provider: str, *, sandbox: bool) -> ProviderSettings:
@@ -160,8 +174,8 @@ def _provider(given: _Given, provider: str, *, sandbox: bool) -> ProviderSetting
     limits = SANDBOX_LIMITS if sandbox else capabilities.limits
     per_s = given.read(f"{name}_SUBMITS_PER_S", None, _rate)
     if per_s is not None:
-        window_s = max(limits.window_s, 1 / per_s)
-        limits = msgspec.structs.replace(limits, submits=max(1, int(per_s * window_s)), window_s=window_s)
+        submits = ceil(per_s)
+        limits = msgspec.structs.replace(limits, submits=submits, window_s=submits / per_s)
     max_in_flight = given.read(f"{name}_MAX_IN_FLIGHT", limits.max_in_flight, _count)
     return ProviderSettings(
         api_key=given.read(f"{name}_API_KEY", None, _header_safe),
@@ -250,7 +264,20 @@ def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("must be an http or https URL without query, such as https://api.example.com.")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password.")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name or password.")
+    if not _has_port_in_range(parts):
+        raise ValueError("must have a port from 1 to 65535.")
     return text.rstrip("/")
+
+
+def _has_port_in_range(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _public_url(text: str) -> str | None:
@@ -258,25 +285,20 @@ def _public_url(text: str) -> str | None:
 
 
 def _database_url(text: str) -> str:
-    scheme, separator, rest = text.partition(":///")
-    if scheme in ("postgresql", "postgres") or text.startswith(("postgresql://", "postgres://")):
+    scheme, separator, rest = text.partition("://")
+    if scheme in ("postgresql", "postgres"):
         return _postgres_url(text)
-    if not (scheme == "sqlite" and separator and rest):
+    if not (scheme == "sqlite" and separator and rest.startswith("/") and rest != "/"):
         raise ValueError("must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE.")
     return text
 
 
 def _postgres_url(text: str) -> str:
-    """Without a word of it in the message: it holds the password. It may name several hosts."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        parts = urlsplit("")
-    ports = [port for _, port in re.findall(r"(\]|^|[^:,\]]+):([^,]*)(?:,|$)", parts.netloc.rpartition("@")[2])]
-    if not parts.scheme or parts.fragment or not all(port.isdigit() for port in ports):
+    """It may name several hosts, or a folder as `?host=`. It holds a password, so no message repeats it."""
+    if not POSTGRES_URL.fullmatch(text):
         raise ValueError("must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %23 for # and so on.")
-    if "password" in dict(parse_qsl(parts.query)):
-        raise ValueError("must have its password before the @.")
+    if "password" in dict(parse_qsl(urlsplit(text).query)):
+        raise ValueError("must have the password before the @.")
     return text
 
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from service.core import signing
 from service.core.env import Env
 from service.core.ids import prefixed_uuid7
+from service.core.keys import RANDOM_BITS, render_key
 from service.core.schedule import Policy
 from service.core.times import to_ms
 from service.core.tokens import CallbackTokens
@@ -27,13 +28,17 @@ from service.sandbox import Sandbox
 from service.settings import Settings
 from service.store.bus import DELIVERIES, Bus, tasks_of
 from service.store.driver import Driver
+from service.store.keys import KeyStore
 from service.store.migrate import migrate
+from service.store.postgres import PostgresDriver
 from service.store.reads import Reads
 from service.store.sqlite import SqliteDriver
+from service.store.vault import Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
 from service.web.context import Running, Store, Trust, WebContext
 from service.web.routes import build_app
+from service.worker.deliveries import AT_ONCE as DELIVERIES_AT_ONCE
 from service.worker.deliveries import DeliveryWork
 from service.worker.loop import Lane, Work
 from service.worker.tasks import FROZEN_S, CallbackUrls, TaskWork
@@ -41,7 +46,6 @@ from service.worker.tasks import FROZEN_S, CallbackUrls, TaskWork
 log = structlog.get_logger()
 
 CALLS_AT_ONCE = 100
-DELIVERIES_AT_ONCE = 256
 
 
 class RealEnv:
@@ -68,7 +72,8 @@ class RealEnv:
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Driver]:
-    driver = SqliteDriver(settings.database_url.removeprefix("sqlite:///"))
+    url = settings.database_url
+    driver: Driver = SqliteDriver(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else PostgresDriver(url)
     await driver.open()
     try:
         yield driver
@@ -88,6 +93,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, Access]
     tokens: CallbackTokens
     guard: Guard
+    vault: Vault
     own_url: str
 
 
@@ -96,7 +102,7 @@ async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> P
     driver = await stack.enter_async_context(open_store(settings))
     for name in await migrate(driver, to_ms(env.now())):
         log.info("store.migrated", migration=name)
-    writer = Writer(driver, bus, env)
+    writer = Writer(driver, bus, env, metrics.tell_finished, metrics.tell_fault)
     writer.start()
     stack.push_async_callback(writer.stop)
     own_urls = [own_url, *([settings.public_url] if settings.public_url else [])]
@@ -110,6 +116,7 @@ async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> P
         providers=_build_providers(settings, own_url),
         tokens=CallbackTokens(settings.secret_keys, tuple(PROVIDERS)),
         guard=Guard(allow_private=settings.allow_private_networks, own_urls=own_urls),
+        vault=Vault(settings.secret_keys),
         own_url=own_url,
     )
 
@@ -172,6 +179,7 @@ def _build_deliveries(parts: Parts, poster: Poster) -> DeliveryWork:
         poster,
         parts.env,
         parts.metrics,
+        vault=parts.vault,
         signing_secret=settings.signing_secret or signing.derive_secret(settings.secret_keys[0]),
         schedule=settings.retry_schedule,
         source=settings.public_url or "taskhook",
@@ -189,13 +197,20 @@ def build_web(
         mounts.append(Mount("/sandbox", sandbox.app))
     context = WebContext(
         env=parts.env,
-        store=Store(writer=parts.writer, reads=Reads(parts.driver), bus=parts.bus),
+        store=Store(
+            writer=parts.writer,
+            reads=Reads(parts.driver),
+            keys=KeyStore(parts.driver, parts.writer),
+            bus=parts.bus,
+        ),
         providers=parts.providers,
         trust=Trust(
             api_keys=settings.api_keys,
             tokens=parts.tokens,
             guard=parts.guard,
+            vault=parts.vault,
             new_secret=lambda: signing.render_secret(secrets.token_bytes(32)),
+            new_key=lambda: render_key(secrets.randbits(RANDOM_BITS)),
         ),
         running=Running(metrics=parts.metrics, stopping=stopping, worker_alive=worker_alive),
     )

@@ -30,6 +30,19 @@ def test_the_port_of_a_platform_is_taken_when_none_of_ours_is_set() -> None:
     assert load({**NEEDED, "PORT": "5000", "TASKHOOK_PORT": "6000"}, None).port == 6000
 
 
+def test_the_port_of_a_platform_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("TASKHOOK_PORT=7001\n")
+    assert load({**NEEDED, "PORT": "7003"}, file).port == 7003
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="UTF-8"):
+        load(NEEDED, file)
+
+
 def test_the_sandbox_needs_no_keys_and_may_call_private_networks() -> None:
     settings = load({"TASKHOOK_SANDBOX": "true"}, None)
     assert settings.allow_private_networks and settings.providers["acedata"].limits == SANDBOX_LIMITS
@@ -41,7 +54,8 @@ def test_account_limits_can_be_set() -> None:
     limits = load(given, None).providers["acedata"].limits
     assert (limits.submits, limits.window_s, limits.max_in_flight) == (1, 2, 3)
     given = {**NEEDED, "TASKHOOK_FLUXAPI_AI_SUBMITS_PER_S": "5"}
-    assert load(given, None).providers["fluxapi-ai"].limits.submits == 50
+    limits = load(given, None).providers["fluxapi-ai"].limits
+    assert (limits.submits, limits.window_s) == (5, 1)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +67,8 @@ def test_account_limits_can_be_set() -> None:
         ({**NEEDED, "TASKHOOK_SANDBOX": "maybe"}, "TASKHOOK_SANDBOX must be true or false"),
         ({**NEEDED, "TASKHOOK_DATABASE_URL": "mysql://x"}, "TASKHOOK_DATABASE_URL must be"),
         ({**NEEDED, "TASKHOOK_PUBLIC_URL": "ftp://x"}, "TASKHOOK_PUBLIC_URL must be"),
+        ({**NEEDED, "TASKHOOK_PUBLIC_URL": "http://x:99999"}, "TASKHOOK_PUBLIC_URL must have a port"),
+        ({**NEEDED, "TASKHOOK_ACEDATA_BASE_URL": "https://u:p@x"}, "TASKHOOK_ACEDATA_BASE_URL must not hold a user"),
         ({**NEEDED, "TASKHOOK_RETRY_SCHEDULE": "5,x"}, "TASKHOOK_RETRY_SCHEDULE must be seconds"),
         ({**NEEDED, "TASKHOOK_RETRY_SCHEDULE": "-5"}, "TASKHOOK_RETRY_SCHEDULE must be seconds"),
         ({**NEEDED, "TASKHOOK_SIGNING_SECRET": "x"}, "TASKHOOK_SIGNING_SECRET must start with whsec_"),

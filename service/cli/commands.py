@@ -1,7 +1,6 @@
 """The commands: read arguments, call the service's own start or its public API, print."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -15,17 +14,20 @@ from click.shell_completion import get_completion_class
 from rich.console import Console
 
 from service.cli import live, terminal
+from service.cli.keys import keys
 from service.cli.local import Answer, Forwarder, NotSaved, save_image
 from service.cli.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_TIME_OVER,
-    EXIT_USAGE,
     Commands,
     Failure,
     check_url,
+    load_settings,
+    output,
     parse_options,
     parse_pairs,
+    print_json,
     takes,
     talks,
 )
@@ -57,6 +59,9 @@ def cli() -> None:
     """
 
 
+cli.add_command(keys)
+
+
 def main() -> None:
     cli(prog_name="taskhook")
 
@@ -64,17 +69,6 @@ def main() -> None:
 def listens(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--port", type=click.IntRange(0, 65535), help="Overrides TASKHOOK_PORT.")(command)
     return click.option("--host", help="Overrides TASKHOOK_HOST.")(command)
-
-
-def load_settings(*, dev: bool = False, host: str | None = None, port: int | None = None) -> "Settings":
-    from service.settings import SettingsError, load  # noqa: PLC0415 - client commands start without the service
-
-    given = {"TASKHOOK_HOST": host, "TASKHOOK_PORT": None if port is None else str(port)}
-    environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
-    try:
-        return load(environ, dev=dev)
-    except SettingsError as error:
-        raise Failure(str(error), EXIT_USAGE) from error
 
 
 def run_service(settings: "Settings", **parts: bool) -> NoReturn:
@@ -343,11 +337,3 @@ def completion(shell: str) -> None:
     made = get_completion_class(shell)
     if made:
         click.echo(made(cli, {}, "taskhook", "_TASKHOOK_COMPLETE").source())
-
-
-def output() -> Console:
-    return Console(highlight=False)
-
-
-def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -2,19 +2,24 @@
 
 import functools
 import json
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import httpx
+from rich.console import Console
 
 from service.cli import terminal
 from service.cli.local import find_place
 from service.client import ApiError, Client, ClientError, Json, Unreachable
 
+if TYPE_CHECKING:
+    from service.settings import Settings
+
 SECTIONS = {
-    "Run it": ("dev", "serve", "web", "worker", "migrate", "config"),
+    "Run it": ("dev", "serve", "web", "worker", "migrate", "config", "keys"),
     "Use it": ("submit", "tasks", "show", "watch", "listen"),
     "Other": ("completion",),
 }
@@ -130,3 +135,22 @@ def _parse_value(text: str) -> Any:
         return json.loads(text, parse_constant=str)
     except ValueError:
         return text
+
+
+def load_settings(*, dev: bool = False, host: str | None = None, port: int | None = None) -> "Settings":
+    from service.settings import SettingsError, load  # noqa: PLC0415 - client commands start without the service
+
+    given = {"TASKHOOK_HOST": host, "TASKHOOK_PORT": None if port is None else str(port)}
+    environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+    try:
+        return load(environ, dev=dev)
+    except SettingsError as error:
+        raise Failure(str(error), EXIT_USAGE) from error
+
+
+def output() -> Console:
+    return Console(highlight=False)
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

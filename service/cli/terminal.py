@@ -121,7 +121,7 @@ def result_lines(task: Json, saved: Iterable[object]) -> Group:
     status = clean(task.get("status"))
     headline = Text(f"{_SIGNS.get(status, '●')} ", style=_STYLES.get(status, "white")) + Text(outcome(task))
     headline.append(f"  {clean(task.get('id'))}", style="dim")
-    urls = [Text(f"  {clean(url)}", style="cyan", overflow="fold") for url in image_urls(task)]
+    urls = [Text(f"  {clean(url)}", style="cyan", overflow="ignore") for url in image_urls(task)]
     files = [Text.assemble("  saved ", (clean(path), "bold"), overflow="fold") for path in saved]
     return Group(headline, *urls, *files)
 
@@ -295,6 +295,21 @@ def plain_event(event: Json, answer: str) -> str:
     about = event.get("data") or {}
     cells = [event.get("timestamp"), event.get("type"), about.get("id"), model_name(about), event_outcome(event)]
     return "\t".join(clean(cell or "") for cell in [*cells, *([answer] if answer else [])])
+
+
+def key_table(keys: Sequence[Json]) -> Table:
+    table = _table(["Key", "Hint", "Scopes", "Last used", "State", "Name"])
+    for key in keys:
+        state = "revoked" if key.get("revoked_at") else "holds"
+        scopes = clean(", ".join(key.get("scopes") or ()))
+        used = format_time(key.get("last_used_at"), "%Y-%m-%d %H:%M") or "never"
+        table.add_row(clean(key.get("id")), clean(key.get("hint")), scopes, used, state, clean(key.get("name")))
+    return table
+
+
+def plain_key(key: Json) -> str:
+    cells = [key.get("id"), key.get("hint"), ",".join(key.get("scopes") or ()), key.get("last_used_at")]
+    return "\t".join(clean(cell or "") for cell in [*cells, key.get("revoked_at"), key.get("name")])
 
 
 def _table(names: Sequence[str]) -> Table:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from service.core.breaker import AccountCall
 from service.core.delivery import Attempt, Delivery, Endpoint
 from service.core.event import Event
 from service.core.task import Task
@@ -61,5 +62,6 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     holds: tuple[str, ...] = ()
     pauses: tuple[Pause, ...] = ()
+    calls: tuple[AccountCall, ...] = ()
     timeline: tuple[Entry, ...] = ()
     idempotency: tuple[IdempotencyKey, ...] = ()

@@ -51,10 +51,15 @@ def after_attempt(
         return _with_health(Change(deliveries=(done,), attempts=attempts), _recovered(endpoint, env))
     if delivery.status != "sending" or delivery.lease != lease:
         return Change(outcome="stale", deliveries=(delivery,), attempts=attempts)
+    if endpoint is not None and endpoint.deleted_at is not None:
+        ended = replace(delivery, status="failed", due_at=None, finished_at=env.now(), resume=None)
+        return Change(deliveries=(ended,), attempts=attempts)
     gone = outcome.status_code == GONE
     health = _failed(endpoint, outcome, env, gone=gone)
     usable = not gone if endpoint is None else health.endpoints[0].enabled
-    delivery = _next(delivery, outcome, env, schedule, usable=usable, has_endpoint=endpoint is not None)
+    delivery = _next(
+        delivery, outcome, env, schedule, usable=usable, can_wait=endpoint is not None and endpoint.deleted_at is None
+    )
     return _with_health(Change(deliveries=(delivery,), attempts=attempts), health)
 
 
@@ -126,14 +131,14 @@ def _attempt(delivery: Delivery, outcome: Outcome) -> Attempt:
 
 
 def _next(
-    delivery: Delivery, outcome: Outcome, env: Env, schedule: Sequence[float], *, usable: bool, has_endpoint: bool
+    delivery: Delivery, outcome: Outcome, env: Env, schedule: Sequence[float], *, usable: bool, can_wait: bool
 ) -> Delivery:
     resume = delivery.resume
     if resume is not None and (usable or resume.status != "pending"):
         return replace(delivery, status=resume.status, due_at=resume.due_at, resume=None)
     failures = delivery.failures + 1
     if not usable:
-        status, finished_at = ("held", None) if has_endpoint else ("failed", env.now())
+        status, finished_at = ("held", None) if can_wait else ("failed", env.now())
         return replace(delivery, status=status, due_at=None, failures=failures, finished_at=finished_at, resume=None)
     if failures > len(schedule):
         return replace(delivery, status="failed", due_at=None, failures=failures, finished_at=env.now())

@@ -11,7 +11,7 @@ from service.core.env import Env
 from service.core.event import OPT_IN, Event, EventType
 
 Format = Literal["standard", "cloudevents"]
-DeliveryStatus = Literal["pending", "sending", "succeeded", "failed", "held"]
+DeliveryStatus = Literal["pending", "sending", "succeeded", "failed", "held", "parked"]
 """What becomes of one event for one endpoint.
 
 pending    due at its time
@@ -19,6 +19,7 @@ sending    an attempt is in flight
 succeeded  final: a 2xx came
 failed     final: the schedule is used up, or the subscriber said that it is gone
 held       its endpoint is disabled; `recover` sends it
+parked     sending it failed again and again by a mistake of ours; a retry by hand sends it
 """
 
 WEBHOOK_MAX_IN_FLIGHT = 10
@@ -53,7 +54,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None = None
 
     def __repr__(self) -> str:
-        return f"Endpoint(id={self.id!r}, url={self.url!r}, enabled={self.enabled})"
+        return f"Endpoint(id={self.id!r}, enabled={self.enabled})"
 
     def secrets_at(self, now: datetime) -> tuple[str, ...]:
         """The secrets that sign now, newest first."""
@@ -72,7 +73,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One event on its way to one endpoint, or to a task's own `url`.
 
-    `lane` groups what shares limits: the endpoint, or the origin of the url. `failures` is the position in the
+    `lane` groups what shares limits: the endpoint, or the url without its query. `failures` is the position in the
     schedule, `attempts` counts all, `lease` grows with each claim.
     """
 
@@ -92,6 +93,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     resume: Resume | None = None
 
+    def __repr__(self) -> str:
+        return f"Delivery(id={self.id!r}, status={self.status!r})"
+
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One try: what was answered, or why nothing was. `excerpt` is the first KiB of the answer."""
@@ -104,6 +108,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     location: str | None
     excerpt: str
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits to be recovered for one endpoint, and since when."""
+
+    count: int = 0
+    since: datetime | None = None
 
 
 def matches(endpoint: Endpoint, event: Event) -> bool:
@@ -133,7 +144,7 @@ def fan_out(event: Event, endpoints: Iterable[Endpoint], env: Env) -> Iterator[D
             can_go = endpoint.enabled or event.audience_id is not None
             yield _delivery(event, env, endpoint_id=endpoint.id, url=None, lane=endpoint.id, can_go=can_go)
     if event.webhook_url is not None:
-        lane = "url:{0.scheme}://{0.netloc}".format(urlsplit(event.webhook_url))
+        lane = "url:{0.scheme}://{0.netloc}{0.path}".format(urlsplit(event.webhook_url))
         yield _delivery(event, env, endpoint_id=None, url=event.webhook_url, lane=lane, can_go=True)
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from service.core.times import to_ms
 
-PREFIXES = {"task": "task", "event": "evt", "endpoint": "ep", "delivery": "dlv", "request": "req"}
+PREFIXES = {"task": "task", "event": "evt", "endpoint": "ep", "delivery": "dlv", "request": "req", "key": "key"}
 RANDOM_BITS = 74
 
 

@@ -3,6 +3,7 @@
 create -> begin (a worker takes it) -> advance (something was learned) ... -> final; cancel ends it from outside.
 """
 
+from datetime import datetime
 from typing import Any, assert_never
 
 import msgspec
@@ -26,7 +27,7 @@ from service.core.observation import (
 )
 from service.core.problems import Conflict
 from service.core.schedule import Policy, submit_backoff_s
-from service.core.task import Result, Status, Task, TaskError, TaskInput, Via
+from service.core.task import ErrorCode, Result, Status, Task, TaskError, TaskInput, Via
 from service.core.times import after
 from service.core.views import view_task
 
@@ -71,7 +72,7 @@ def begin(task: Task, env: Env, policy: Policy) -> Change:
             return _expire(task, env)
         case "tracking":
             return _poll_or_expire(task, env, policy)
-        case "done":
+        case "parked" | "done":
             return Change(outcome="stale")
     assert_never(task.step)
 
@@ -214,7 +215,8 @@ def _accepted(task: Task, observation: Accepted, env: Env, policy: Policy) -> Ch
         submitted_at=task.submitted_at or now,
         setback=None,
         wait_s=wait_s,
-        due_at=min(after(now, env.jitter(wait_s)), task.deadline_at),
+        # A callback that came already and could not be believed is a reason to look now.
+        due_at=env.now() if task.callbacks and policy.polling else _first_look_at(task, wait_s, env, policy),
     )
     task, entries = _note(task, env, "submit.accepted", provider_task_id=task.provider_task_id, cost=task.cost)
     change = _run(task, env)
@@ -223,6 +225,7 @@ def _accepted(task: Task, observation: Accepted, env: Env, policy: Policy) -> Ch
 
 def _unconfirmed(task: Task, observation: Unconfirmed, env: Env, policy: Policy) -> Change:
     task, entries = _note(task, env, "submit.unconfirmed", reason=observation.reason, then=task.on_unconfirmed)
+    task = replace(task, setback=_unconfirmed_error(observation.reason))
     if task.on_unconfirmed == "resubmit":
         due_at = min(after(env.now(), env.jitter(submit_backoff_s(task.submits))), task.deadline_at)
         return Change(tasks=(replace(task, step="submit", due_at=due_at),), timeline=entries)
@@ -235,9 +238,10 @@ def _unconfirmed(task: Task, observation: Unconfirmed, env: Env, policy: Policy)
 
 def _try_again(task: Task, observation: NotSent | Throttled, env: Env) -> Change:
     throttled = isinstance(observation, Throttled)
-    setback = TaskError(
-        code="rate_limited" if throttled else "provider_unavailable", message=observation.reason, retryable=True
-    )
+    code: ErrorCode = "rate_limited" if throttled else "provider_unavailable"
+    setback = TaskError(code=code, message=observation.reason, retryable=True)
+    if task.setback is not None and task.setback.code == "submit_unconfirmed":
+        setback = task.setback  # an earlier submit may still have been charged
     wait_s = max(env.jitter(submit_backoff_s(task.submits)), observation.retry_after_s or 0.0)
     due_at = after(env.now(), wait_s)
     pauses = (Pause(provider=task.provider, until=due_at),) if throttled else ()
@@ -259,7 +263,8 @@ def _keep_waiting(task: Task, observation: Observation, via: Via, env: Env, poli
         return replace(ended, timeline=entries + ended.timeline)
     wait_s = policy.next_wait_s(task.wait_s)
     due_at = after(now, max(env.jitter(wait_s), getattr(observation, "retry_after_s", None) or 0.0))
-    pauses = (Pause(provider=task.provider, until=due_at),) if isinstance(observation, Throttled) else ()
+    asked = isinstance(observation, Throttled) or getattr(observation, "retry_after_s", None)
+    pauses = (Pause(provider=task.provider, until=due_at),) if asked else ()
     task = replace(task, wait_s=wait_s, due_at=min(due_at, task.deadline_at))
     return Change(tasks=(task,), timeline=entries, pauses=pauses)
 
@@ -283,18 +288,30 @@ def _adopt(task: Task, named: str | None, env: Env) -> Task:
 
 
 def _confirmed(task: Task, env: Env, policy: Policy) -> Change:
-    """A callback that says pending: it can name a task whose submit was never confirmed, which is then polled."""
-    if task.step not in ("sending", "unconfirmed") or not task.provider_task_id:
+    """A callback that says pending: it can name a task whose submit was never confirmed.
+
+    That one is then polled, and not sent again where it was going to be.
+    """
+    if task.step not in ("submit", "sending", "unconfirmed") or not task.provider_task_id:
         return Change(outcome="noted", tasks=(task,))
     wait_s = policy.first_wait_s()
-    due_at = min(after(env.now(), env.jitter(wait_s)), task.deadline_at)
+    due_at = _first_look_at(task, wait_s, env, policy)
     return _run(replace(task, step="tracking", wait_s=wait_s, due_at=due_at), env)
 
 
+def _first_look_at(task: Task, wait_s: float, env: Env, policy: Policy) -> datetime:
+    """When it is polled first; what can't be polled has its callback or its deadline."""
+    return min(after(env.now(), env.jitter(wait_s)), task.deadline_at) if policy.polling else task.deadline_at
+
+
 def _after_the_end(task: Task, observation: Observation, via: Via, env: Env) -> Change:
+    named = getattr(observation, "provider_task_id", None)
+    task = _adopt(task, named, env)
     wanted = task.status != "succeeded" and not task.late_result and not task.erased_at
     if not (wanted and isinstance(observation, Succeeded)):
-        task, entries = _note(task, env, f"{via}.duplicate", says=_tag(observation), status=task.status)
+        about = {"provider_task_id": named, "cost": getattr(observation, "cost", None)}
+        told = {name: value for name, value in about.items() if value is not None}
+        task, entries = _note(task, env, f"{via}.duplicate", says=_tag(observation), status=task.status, **told)
         return Change(outcome="duplicate", tasks=(task,), timeline=entries)
     task, entries = _note(task, env, f"{via}.late", says="succeeded", status=task.status)
     task = replace(task, late_result=_result(task, observation))

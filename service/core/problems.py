@@ -7,6 +7,7 @@ Problem
 ├── NotFound         no such thing, or not for this caller
 ├── Conflict         at odds with the state the thing is in
 ├── TooLarge         more bytes than the limit
+├── TooMany          of what this caller did; it should come again later
 ├── UnsupportedType  a content type other than JSON
 ├── InvalidRequest   readable, but fields are wrong; `errors` names each
 └── Unavailable      can't be kept or done right now; the caller should come again
@@ -55,6 +56,12 @@ class Conflict(Problem):
 
 class TooLarge(Problem):
     pass
+
+
+class TooMany(Problem):
+    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class UnsupportedType(Problem):

@@ -60,6 +60,6 @@ def parse_retry_after(text: str | None, now: datetime) -> float | None:
 def _seconds_until(http_date: str, now: datetime) -> float:
     try:
         at = parsedate_to_datetime(http_date)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year or a zone beyond what a machine counts
         return -1.0
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())

@@ -16,13 +16,14 @@ failed     final: `error` says why
 canceled   final: the caller no longer wants it; the provider may still finish and charge it
 """
 
-Step = Literal["submit", "sending", "unconfirmed", "tracking", "done"]
+Step = Literal["submit", "sending", "unconfirmed", "tracking", "parked", "done"]
 """What the worker does with it next.
 
 submit       send it when it is due and the account has room
 sending      a submit is in flight; found again after its lease, its outcome is unknown
 unconfirmed  the provider may have it: a callback or the deadline decides
 tracking     accepted: poll it when it is due
+parked       working on it failed again and again by a mistake of ours: it waits for a retry by hand
 done         final, never due again
 """
 
@@ -144,6 +145,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     submitted_at: datetime | None = None
     finished_at: datetime | None = None
     erased_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"Task(id={self.id!r}, status={self.status!r}, step={self.step!r})"
 
     @property
     def is_final(self) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.core.change import Entry
-from service.core.delivery import Attempt, Delivery, DeliveryStatus, Endpoint, Format
+from service.core.delivery import Attempt, Delivery, DeliveryStatus, Endpoint, Format, Held
 from service.core.event import EventType
 from service.core.task import Result, Status, Task, TaskError, Via
 from service.core.times import rfc3339
@@ -89,7 +89,10 @@ def view_entry(entry: Entry) -> TimelineItem:
 
 
 class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscriber. `secret` is there at creation and rotation alone, `held` counts what waits for `recover`."""
+    """A subscriber. `secret` is there at creation and rotation alone.
+
+    `held` counts what waits for `recover`, which needs no earlier `since` than `held_since`.
+    """
 
     id: str
     object: Literal["endpoint"] = "endpoint"
@@ -107,11 +110,12 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     disabled_reason: str | None
     disabled_at: Time | None
     held: int
+    held_since: Time | None
     created_at: Time
     secret: str | UnsetType = UNSET
 
 
-def view_endpoint(endpoint: Endpoint, held: int, *, show_secret: bool = False) -> EndpointView:
+def view_endpoint(endpoint: Endpoint, held: Held, *, secret: str | UnsetType = UNSET) -> EndpointView:
     """Values of headers may be keys of the subscriber, so their names alone are shown."""
     return EndpointView(
         id=endpoint.id,
@@ -128,9 +132,10 @@ def view_endpoint(endpoint: Endpoint, held: int, *, show_secret: bool = False) -
         failing=endpoint.failing,
         disabled_reason=endpoint.disabled_reason,
         disabled_at=time_or_null(endpoint.disabled_at),
-        held=held,
+        held=held.count,
+        held_since=time_or_null(held.since),
         created_at=rfc3339(endpoint.created_at),
-        secret=endpoint.secret if show_secret else UNSET,
+        secret=secret,
     )
 
 

@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from service.core.breaker import Breaker, CallKind
 from service.core.schedule import Policy
 from service.core.task import ErrorCode, Status, Task, Via
 from service.core.times import from_ms, rfc3339
@@ -54,6 +55,9 @@ FAILURES: dict[ErrorCode, tuple[str, str]] = {
 }
 
 
+CLOSED = Breaker()
+
+
 class Why(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence each: why the task is in this state, what happens next and when, what the caller can do."""
 
@@ -63,7 +67,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     you_can: str
 
 
-def explain(task: Task, policy: Policy | None, paused_ms: int, now: datetime) -> Why:
+def explain(task: Task, policy: Policy | None, paused_ms: int, now: datetime, breaker: Breaker = CLOSED) -> Why:
     """`policy` is None where the provider is not configured; the account rests until `paused_ms`, if that is ahead."""
     if task.is_final:
         return _ended(task, now)
@@ -74,31 +78,55 @@ def explain(task: Task, policy: Policy | None, paused_ms: int, now: datetime) ->
             next=f"It goes on when the provider's key is set again; its deadline is {_at(task.deadline_at, now)}.",
             you_can="Have the provider's key set again, or cancel it.",
         )
-    rests_until = from_ms(paused_ms) if paused_ms > now.timestamp() * 1000 else None
+    if task.step == "submit":
+        return _to_submit(task, _rest(paused_ms, breaker, "submit", now), now)
+    if task.step == "tracking":
+        return _tracked(task, policy, _rest(paused_ms, breaker, "poll", now), now)
+    return _between(task, policy, now)
+
+
+def _between(task: Task, policy: Policy, now: datetime) -> Why:
     match task.step:
-        case "submit":
-            return _to_submit(task, rests_until, now)
         case "sending":
             return _in_flight(task, policy, now)
         case "unconfirmed":
             return _in_doubt(task, now)
-    return _tracked(task, policy, rests_until, now)
+    return _parked(task)
 
 
-def _to_submit(task: Task, rests_until: datetime | None, now: datetime) -> Why:
+def _rest(paused_ms: int, breaker: Breaker, kind: CallKind, now: datetime) -> str | None:
+    """What holds up the whole account."""
+    if paused_ms > now.timestamp() * 1000:
+        return f"The account rests until {_at(from_ms(paused_ms), now)} because the provider answered 429; then it is"
+    if breaker.since is None or breaker.probe_at is None or not breaker.shuts(kind):
+        return None
+    since, next_at = _at(breaker.since, now), _in(breaker.probe_at, now)
+    return f"The provider has not answered properly since {since}; one task tries it {next_at}. When it answers it is"
+
+
+def _parked(task: Task) -> Why:
+    return Why(
+        status=task.status,
+        why="Working on it failed again and again by a mistake of this service, so it was put aside.",
+        next="A callback can still finish it; else an operator has to see to it (GET /v1/faults).",
+        you_can="Ask the operator, wait for the callback, or cancel it.",
+    )
+
+
+def _to_submit(task: Task, rest: str | None, now: datetime) -> Why:
     why = "It is stored and has not been sent to the provider yet."
-    if task.setback:
+    if task.setback and task.setback.code == "submit_unconfirmed":
+        why = "The outcome of an earlier submit is unknown, and the request allows to send it again."
+    elif task.setback:
         why = f"The last submit did not get through: {_clause(task.setback.message)}."
-    elif task.submits:
-        why = "The outcome of the last submit is unknown, and the request allows to send it again."
-    return Why(status=task.status, why=why, next=_next_submit(task, rests_until, now), you_can=PATIENCE)
+    return Why(status=task.status, why=why, next=_next_submit(task, rest, now), you_can=PATIENCE)
 
 
-def _next_submit(task: Task, rests_until: datetime | None, now: datetime) -> str:
+def _next_submit(task: Task, rest: str | None, now: datetime) -> str:
     if now >= task.deadline_at:
         return "Its deadline is over, so it is about to fail."
-    if rests_until:
-        return f"The account rests until {_at(rests_until, now)} because the provider answered 429; then it is sent."
+    if rest:
+        return f"{rest} sent."
     if task.due_at and task.due_at > now:
         return f"It is sent {_in(task.due_at, now)}."
     return f"It is sent as soon as the account's limits leave room, or fails {_in(task.deadline_at, now)}."
@@ -123,20 +151,20 @@ def _in_doubt(task: Task, now: datetime) -> Why:
     )
 
 
-def _tracked(task: Task, policy: Policy, rests_until: datetime | None, now: datetime) -> Why:
+def _tracked(task: Task, policy: Policy, rest: str | None, now: datetime) -> Why:
     why = "The provider accepted it and is working on it."
     if task.lost:
         why = "The provider accepted it, but did not find it when it was polled last."
-    return Why(status=task.status, why=why, next=_next_poll(task, policy, rests_until, now), you_can=PATIENCE)
+    return Why(status=task.status, why=why, next=_next_poll(task, policy, rest, now), you_can=PATIENCE)
 
 
-def _next_poll(task: Task, policy: Policy, rests_until: datetime | None, now: datetime) -> str:
+def _next_poll(task: Task, policy: Policy, rest: str | None, now: datetime) -> str:
     if now >= task.deadline_at:
         return "Its deadline is over: one last poll decides." if policy.polling else "Its deadline is over: it fails."
     if not policy.polling:
         return f"Its callback ends it; without one it fails {_in(task.deadline_at, now)}."
-    if rests_until:
-        return f"The account rests until {_at(rests_until, now)} because the provider answered 429; then it is polled."
+    if rest:
+        return f"{rest} polled."
     at = task.due_at or now
     if policy.callbacks:
         return f"A callback is expected; if it does not come, the next poll is {_in(at, now)}."

@@ -135,7 +135,7 @@ class Poster:
     """Posts to subscribers: aiohttp over one connector whose every socket the guard opens.
 
     Nothing else can open one: no proxy, no redirect, TCP alone; a pooled connection leads to an address judged before.
-    At most `limit` posts are under way, and `limit_per_host` to one host; more wait, within their own time.
+    What waits for a connection spends its own time, so the caller bounds how many are under way; 0 sets no limit here.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class Poster:
         guard: Guard,
         *,
         timeout_s: float = 15.0,
-        limit: int = 512,
-        limit_per_host: int = 128,
+        limit: int = 0,
+        limit_per_host: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._guard = guard

@@ -190,4 +190,7 @@ def judge_poll_status(reply: HttpReply, pause_s: float | None = None) -> Observa
     """What a poll's status says about the poll; None for a 2xx, whose body speaks about the task."""
     if reply.status == 429:
         return Throttled(reason="HTTP 429", retry_after_s=retry_after_s(reply) or pause_s)
-    return None if reply.is_2xx else Unreadable(reason=f"HTTP {reply.status}")
+    if reply.is_2xx:
+        return None
+    asked_s = retry_after_s(reply) if reply.status == 503 else None
+    return Unreadable(reason=f"HTTP {reply.status}", retry_after_s=asked_s)

@@ -6,14 +6,16 @@ from typing import Any
 
 import msgspec
 
+from service.core.breaker import AccountCall, Breaker, after_calls
 from service.core.change import Change, Entry, IdempotencyKey, Pause
 from service.core.delivery import Attempt, Delivery, Endpoint, fan_out
 from service.core.env import Env
 from service.core.event import UNASKED, Event, render_body
+from service.core.fault import Fault
 from service.core.problems import NotFound
 from service.core.task import Task
 from service.core.times import to_ms
-from service.store import rows
+from service.store import faults, rows
 from service.store.bus import DELIVERIES, EVENTS, tasks_of
 from service.store.driver import Contended, Driver, Row, Session
 
@@ -49,6 +51,8 @@ class Batch:
         self.driver = driver
         self.env = env
         self.topics: set[str] = set()
+        self.finished: list[Task] = []
+        self.faults: list[Fault] = []
         self._subscribers = subscribers
         self._tasks: dict[str, Task] = {}
         self._deliveries: dict[str, Delivery] = {}
@@ -69,6 +73,7 @@ class Batch:
         self._attempts: list[Attempt] = []
         self._entries: list[Entry] = []
         self._pauses: list[Pause] = []
+        self._calls: list[AccountCall] = []
         self._new_keys: list[IdempotencyKey] = []
 
     async def load(self, keys: Iterable[Keys]) -> None:
@@ -143,11 +148,13 @@ class Batch:
     def apply(self, change: Change) -> Change:
         """The change's values are the present ones from here on."""
         for task in change.tasks:
+            before = self._tasks.get(task.id)
             self._tasks[task.id] = task
             self._dirty_tasks.add(task.id)
-            if task.is_final:
+            if task.is_final and not (before and before.is_final):
                 self.topics.add(task.id)
-            elif task.due_at is not None and task.due_at <= self.env.now():
+                self.finished.append(task)
+            elif not task.is_final and task.due_at is not None and task.due_at <= self.env.now():
                 self.topics.add(tasks_of(task.provider))
         for delivery in change.deliveries:
             self.put_delivery(delivery)
@@ -163,6 +170,7 @@ class Batch:
         self._attempts += change.attempts
         self._entries += change.timeline
         self._pauses += change.pauses
+        self._calls += change.calls
         return change
 
     def put_delivery(self, delivery: Delivery) -> None:
@@ -180,6 +188,7 @@ class Batch:
         await self._write_deliveries()
         await self._hold()
         await self._write_pauses()
+        await self._write_calls()
         self._clear()
 
     async def publish(self) -> None:
@@ -191,7 +200,7 @@ class Batch:
         if not (self._events or self._holds or self._filters_changed):
             return
         sql = f"select name, value from counters order by name {self.driver.for_update}"
-        counters = dict(await self.session.fetch(sql))
+        counters: dict[str, int] = dict(await self.session.fetch(sql))
         if self._filters_changed:
             await self._set_counter("endpoints", counters["endpoints"] + 1)
         await self._hold()
@@ -244,10 +253,25 @@ class Batch:
     async def _current_endpoints(self, version: int) -> dict[str, Endpoint]:
         """Those of the store, read again when their version moved."""
         if version != self._subscribers.version:
-            found = [rows.endpoint_from_row(row) for row in await self.session.fetch("select doc from endpoints")]
-            self._subscribers.endpoints = {e.id: e for e in found if e.deleted_at is None}
+            found = [await self._readable(row) for row in await self.session.fetch("select id, doc from endpoints")]
+            self._subscribers.endpoints = {e.id: e for e in found if e is not None and e.deleted_at is None}
             self._subscribers.version = version
         return self._subscribers.endpoints
+
+    async def _readable(self, row: Row) -> Endpoint | None:
+        """One that can't be read gets nothing, and stops no event; `recover` sends what it missed."""
+        try:
+            return rows.endpoint_from_row(row)
+        except Exception as error:
+            await faults.note(self, row[0], error)
+            return None
+
+    async def read_endpoint(self, endpoint_id: str) -> Endpoint | None:
+        """None where there is none, and where it can't be read."""
+        for row in await self.session.fetch("select id, doc from endpoints where id = ?", (endpoint_id,)):
+            endpoint = await self._readable(row)
+            return self.see_endpoint(endpoint) if endpoint else None
+        return None
 
     async def _write_deliveries(self) -> None:
         changed = [rows.delivery_to_row(self._deliveries[key]) for key in sorted(self._dirty_deliveries)]
@@ -258,6 +282,12 @@ class Batch:
         """Before the counters are locked, since rows may be waited for; and after it, for what came in between."""
         sql = "update deliveries set status = 'held', due_ms = null where lane = ? and status = 'pending'"
         await self._many(sql, [(endpoint_id,) for endpoint_id in self._holds])
+        sql = """
+        update deliveries set status = 'failed', due_ms = null, finished_ms = ?
+        where endpoint_id = ? and status in ('pending', 'held', 'parked')
+        """
+        deleted = [key for key in self._holds if (known := self.find_endpoint(key)) and known.deleted_at]
+        await self._many(sql, [(to_ms(self.env.now()), key) for key in deleted])
 
     async def _write_pauses(self) -> None:
         sql = """
@@ -265,6 +295,19 @@ class Batch:
           case when excluded.paused_ms > limits.paused_ms then excluded.paused_ms else limits.paused_ms end
         """
         await self._many(sql, sorted((pause.provider, to_ms(pause.until)) for pause in self._pauses))
+
+    async def _write_calls(self) -> None:
+        """What calls told about their accounts; where all is well that is one read, and no lock."""
+        for provider in sorted({call.provider for call in self._calls}):
+            calls = [call for call in self._calls if call.provider == provider]
+            before = await self._breaker(provider, "")
+            if after_calls(before, calls, self.env) != before:
+                after = after_calls(await self._breaker(provider, self.driver.for_update), calls, self.env)
+                await self.session.execute(rows.UPSERT_BREAKER, (provider, rows.breaker_to_text(after)))
+
+    async def _breaker(self, provider: str, lock: str) -> Breaker:
+        found = await self.session.fetch(f"select breaker from limits where name = ? {lock}", (provider,))
+        return rows.breaker_from_text(found[0][0]) if found else Breaker()
 
     async def _many(self, sql: str, values: list[tuple[Any, ...]]) -> None:
         if values:

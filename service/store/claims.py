@@ -5,20 +5,25 @@ from datetime import datetime
 import msgspec
 from msgspec.structs import replace
 
-from service.core import delivering, lifecycle
+from service.core import breaker, delivering, lifecycle
+from service.core.breaker import Breaker, CallKind
 from service.core.delivery import WEBHOOK_MAX_IN_FLIGHT, Delivery, Endpoint
 from service.core.limits import Window
 from service.core.schedule import Policy
 from service.core.task import Task
 from service.core.times import after, from_ms, to_ms
 from service.providers.base import Limits
-from service.store import rows
+from service.store import faults, rows
 from service.store.batch import Batch
-from service.store.driver import ReadSession, Session
+from service.store.driver import ReadSession, Row, Session
 
 EXPIRE_MAX = 200
 TURN_S = 0.02
 """When another process is claiming under the same limit: about the time it takes. Nobody waits with rows locked."""
+
+
+ROOM_S = 0.25
+"""Until the next look for room among the tasks in flight: their ends are told to nobody who sends."""
 
 
 class TaskClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,15 +46,42 @@ class DeliveryClaim(msgspec.Struct, frozen=True, kw_only=True):
     next_due_at: datetime | None
 
 
+class AccountState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the account's row says: until when the provider wants rest, what was sent lately, and whether it answers."""
+
+    paused_until: datetime
+    window: Window
+    breaker: Breaker
+
+    def shuts(self, kind: CallKind, now: datetime) -> bool:
+        return self.paused_until > now or self.breaker.shuts(kind)
+
+    def opens_at(self, kind: CallKind, now: datetime) -> datetime:
+        waits_until = self.breaker.probe_at if self.breaker.shuts(kind) else None
+        return max(self.paused_until, now, waits_until or now)
+
+
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
-_FLYING = "provider = ? and step in ('sending', 'unconfirmed', 'tracking')"
-_WAITING = "provider = ? and step = 'submit'"
+FLYING = "provider = ? and step in ('sending', 'unconfirmed', 'tracking')"
+WAITING = "provider = ? and step = 'submit'"
+_SELECT = f"select {rows.TASK_COLUMNS} from tasks where"
+_DUE_FLYING = f"{_SELECT} {FLYING} and due_ms <= ? order by due_ms limit ?"
+_DUE_UNPOLLED = f"""
+{_SELECT} {FLYING} and due_ms <= ? and (step <> 'tracking' or deadline_ms <= ?) order by due_ms limit ?
+"""
+_DUE_SUBMITS = f"{_SELECT} {WAITING} and due_ms <= ? order by due_ms, id limit ?"
+_EXPIRED_SUBMITS = f"{_SELECT} {WAITING} and deadline_ms <= ? order by deadline_ms limit ?"
+_PROBE_POLL = f"{_SELECT} {FLYING} and step = 'tracking' order by due_ms limit 1"
+_NEXT = f"""
+select (select min(due_ms) from tasks where {WAITING}), (select min(deadline_ms) from tasks where {WAITING}),
+  (select min(due_ms) from tasks where {FLYING}), (select min(deadline_ms) from tasks where {FLYING})
+"""
 
 
 async def next_due_task(session: ReadSession, provider: str) -> datetime | None:
     """When this provider's earliest task is due: a look at two indexes, so that an idle worker writes nothing."""
-    sql = f"select (select min(due_ms) from tasks where {_WAITING}), (select min(due_ms) from tasks where {_FLYING})"
+    sql = f"select (select min(due_ms) from tasks where {WAITING}), (select min(due_ms) from tasks where {FLYING})"
     submit_ms, flying_ms = (await session.fetch(sql, (provider, provider)))[0]
     return _earliest(submit_ms, flying_ms)
 
@@ -59,27 +91,113 @@ async def claim_due_tasks(batch: Batch, provider: str, policy: Policy, limits: L
     now = batch.env.now()
     if not await batch.driver.take_turn(batch.session, provider):
         return TaskClaim(tasks=[], next_due_at=after(now, TURN_S))
-    paused_until, window = await _account(batch, provider, limits)
-    paused = paused_until > now
-    flying = await _due_flying(batch, provider, now, free, only_expired=paused)
-    room = 0 if paused else await _submit_room(batch.session, provider, window, limits, now)
-    submits = await _due_submits(batch, provider, now, min(free - len(flying), room))
-    expired = await _expired_submits(batch, provider, now) if room < free else []
-    begun = [_begin(batch, task, policy) for task in flying + submits + expired]
-    sent = [task for task in begun if task.step == "sending"]
-    if sent:
-        await _save_window(batch.session, provider, window.take(len(sent), now))
+    account = await read_account(batch.session, provider, limits)
+    claim = _Claim(batch, provider, policy, account)
+    if account.breaker.is_due(now) and account.paused_until <= now:
+        await claim.probe(limits)
+    await claim.begin_flying(free)
+    room = 0 if claim.account.shuts("submit", now) else await _submit_room(batch.session, claim.account, limits, claim)
+    await claim.begin_submits(free, room)
     await batch.flush()
-    busy = len(flying) + len(submits) >= free
-    opens_at = max(paused_until, after(now, window.take(len(sent), now).opens_in_s(now)))
     return TaskClaim(
-        tasks=[task for task in begun if task.step in ("sending", "tracking")],
-        next_due_at=now if busy else await _next_claim(batch.session, provider, opens_at, paused=paused),
+        tasks=[task for task in claim.begun if task.step in ("sending", "tracking")],
+        next_due_at=now if claim.taken >= free else await claim.next_due_at(is_full=room <= 0),
     )
 
 
-async def _account(batch: Batch, provider: str, limits: Limits) -> tuple[datetime, Window]:
-    return await _limit_row(batch, provider, Window(limit=limits.submits, window_s=limits.window_s))
+class _Claim:
+    """One claim on its way. A row that can't be begun is put aside and stops no other."""
+
+    def __init__(self, batch: Batch, provider: str, policy: Policy, account: AccountState) -> None:
+        self.account = account
+        self.provider = provider
+        self.begun: list[Task] = []
+        self.taken = 0
+        self.now = batch.env.now()
+        self._batch = batch
+        self._policy = policy
+
+    async def probe(self, limits: Limits) -> None:
+        """One task tries an account that did not answer: a poll where there is one, since it costs nothing."""
+        found: list[Row] = []
+        if self.account.breaker.polls and self._policy.polling:
+            found = await self._fetch(_PROBE_POLL)
+        if not found and await _submit_room(self._batch.session, self.account, limits, self) > 0:
+            found = await self._fetch(_DUE_SUBMITS, to_ms(self.now), 1)
+        if found and await self._begin(found):
+            tried = breaker.probe(self.account.breaker, self._batch.env)
+            self.account = replace(self.account, breaker=tried)
+            await save_breaker(self._batch.session, self.provider, tried)
+
+    async def begin_flying(self, free: int) -> None:
+        """While the account rests, the only polls are the last ones of their tasks."""
+        if self.account.shuts("poll", self.now):
+            found = await self._fetch(_DUE_UNPOLLED, to_ms(self.now), to_ms(self.now), free - self.taken)
+        else:
+            found = await self._fetch(_DUE_FLYING, to_ms(self.now), free - self.taken)
+        await self._begin(found)
+
+    async def begin_submits(self, free: int, room: int) -> None:
+        """Those that no room was found for before their deadline end here."""
+        now_ms = to_ms(self.now)
+        limit = min(free - self.taken, room)
+        if limit > 0:
+            await self._begin(await self._fetch(_DUE_SUBMITS, now_ms, limit))
+        sent = sum(task.step == "sending" for task in self.begun)
+        if sent:
+            self.account = replace(self.account, window=self.account.window.take(sent, self.now))
+            await _save_window(self._batch.session, self.provider, self.account.window)
+        if room < free:
+            taken = self.taken
+            await self._begin(await self._fetch(_EXPIRED_SUBMITS, now_ms, EXPIRE_MAX))
+            self.taken = taken
+
+    async def next_due_at(self, *, is_full: bool) -> datetime | None:
+        """When to look again: submits wait for the account to open, and its flying tasks for their time."""
+        now, account = self.now, self.account
+        polls_at = account.opens_at("poll", now)
+        submits_at = max(account.opens_at("submit", now), after(now, account.window.opens_in_s(now)))
+        submits_at = max(submits_at, after(now, ROOM_S)) if is_full else submits_at
+        shut = account.shuts("poll", now)
+        found = await self._batch.session.fetch(_NEXT, (self.provider,) * 4)
+        due_ms, deadline_ms, flying_ms, last_ms = found[0]
+        if due_ms is not None:
+            due_ms = min(max(due_ms, to_ms(submits_at)), deadline_ms)
+        if shut and flying_ms is not None:
+            flying_ms = max(flying_ms, min(last_ms, to_ms(max(polls_at, after(now, ROOM_S)))))
+        return _earliest(due_ms, flying_ms)
+
+    async def _fetch(self, sql: str, *params: int) -> list[Row]:
+        sql = f"{sql} {self._batch.driver.skip_locked('tasks')}"
+        return await self._batch.session.fetch(sql, (self.provider, *params))
+
+    async def _begin(self, found: list[Row]) -> int:
+        """How many of them began."""
+        self.taken += len(found)
+        before = len(self.begun)
+        for row in found:
+            try:
+                task = self._batch.see_task(rows.task_from_row(row))
+                change = self._batch.apply(lifecycle.begin(task, self._batch.env, self._policy))
+            except Exception as error:
+                await faults.note(self._batch, row[0], error)
+            else:
+                self.begun += change.tasks
+        return len(self.begun) - before
+
+
+async def read_account(session: ReadSession, provider: str, limits: Limits) -> AccountState:
+    window = Window(limit=limits.submits, window_s=limits.window_s)
+    found = await session.fetch("select paused_ms, used, breaker from limits where name = ?", (provider,))
+    if not found:
+        return AccountState(paused_until=from_ms(0), window=window, breaker=Breaker())
+    paused_ms, used, state = found[0]
+    window = replace(window, used=msgspec.json.decode(used, type=dict[int, int]))
+    return AccountState(paused_until=from_ms(paused_ms), window=window, breaker=rows.breaker_from_text(state))
+
+
+async def save_breaker(session: Session, provider: str, state: Breaker) -> None:
+    await session.execute(rows.UPSERT_BREAKER, (provider, rows.breaker_to_text(state)))
 
 
 async def _limit_row(batch: Batch, name: str, window: Window) -> tuple[datetime, Window]:
@@ -97,67 +215,14 @@ async def _save_window(session: Session, name: str, window: Window) -> None:
     await session.execute(sql, (name, msgspec.json.encode(window.used).decode()))
 
 
-async def _due_flying(batch: Batch, provider: str, now: datetime, limit: int, *, only_expired: bool) -> list[Task]:
-    """While the account rests only a task's last poll is made."""
-    until = "deadline_ms" if only_expired else "due_ms"
-    sql = f"""
-    select {rows.TASK_COLUMNS} from tasks where {_FLYING} and due_ms <= ? and {until} <= ? order by due_ms limit ?
-    {batch.driver.skip_locked("tasks")}
-    """
-    now_ms = to_ms(now)
-    return await _tasks(batch, sql, (provider, now_ms, now_ms, limit))
-
-
-async def _due_submits(batch: Batch, provider: str, now: datetime, limit: int) -> list[Task]:
-    if limit <= 0:
-        return []
-    sql = f"""
-    select {rows.TASK_COLUMNS} from tasks where {_WAITING} and due_ms <= ? order by due_ms, id limit ?
-    {batch.driver.skip_locked("tasks")}
-    """
-    return await _tasks(batch, sql, (provider, to_ms(now), limit))
-
-
-async def _expired_submits(batch: Batch, provider: str, now: datetime) -> list[Task]:
-    """Those that no room was found for in time."""
-    sql = f"""
-    select {rows.TASK_COLUMNS} from tasks where {_WAITING} and deadline_ms <= ? order by deadline_ms limit ?
-    {batch.driver.skip_locked("tasks")}
-    """
-    return await _tasks(batch, sql, (provider, to_ms(now), EXPIRE_MAX))
-
-
-async def _tasks(batch: Batch, sql: str, params: tuple[object, ...]) -> list[Task]:
-    return [batch.see_task(rows.task_from_row(row)) for row in await batch.session.fetch(sql, params)]
-
-
-def _begin(batch: Batch, task: Task, policy: Policy) -> Task:
-    change = batch.apply(lifecycle.begin(task, batch.env, policy))
-    return change.tasks[0] if change.tasks else task
-
-
-async def _submit_room(session: Session, provider: str, window: Window, limits: Limits, now: datetime) -> int:
+async def _submit_room(session: ReadSession, account: AccountState, limits: Limits, claim: _Claim) -> int:
     """How many may be sent now. Counts no further than the limit, so its cost is bounded by it."""
-    room = window.room(now)
+    room = account.window.room(claim.now)
     if room == 0:
         return 0
-    sql = f"select count(*) from (select 1 from tasks where {_FLYING} and step <> 'unconfirmed' limit ?) as flying"
-    in_flight = (await session.fetch(sql, (provider, limits.max_in_flight)))[0][0]
+    sql = f"select count(*) from (select 1 from tasks where {FLYING} and step <> 'unconfirmed' limit ?) as flying"
+    in_flight = (await session.fetch(sql, (claim.provider, limits.max_in_flight)))[0][0]
     return min(room, limits.max_in_flight - int(in_flight))
-
-
-async def _next_claim(session: Session, provider: str, opens_at: datetime, *, paused: bool) -> datetime | None:
-    """When to look again: submits wait for the account to open, and the account's flying tasks for their time."""
-    sql = f"""
-    select (select min(due_ms) from tasks where {_WAITING}), (select min(deadline_ms) from tasks where {_WAITING}),
-      (select min({"deadline_ms" if paused else "due_ms"}) from tasks where {_FLYING})
-    """
-    due_ms, deadline_ms, flying_ms = (await session.fetch(sql, (provider, provider, provider)))[0]
-    if due_ms is not None:
-        due_ms = min(max(due_ms, to_ms(opens_at)), deadline_ms)
-    if paused and flying_ms is not None:
-        flying_ms = min(flying_ms, to_ms(opens_at))
-    return _earliest(due_ms, flying_ms)
 
 
 # --- deliveries -------------------------------------------------------------------------------------------------------
@@ -182,43 +247,44 @@ async def find_lanes(session: ReadSession) -> list[tuple[str, datetime]]:
     return sorted(found, key=lambda lane: lane[1])
 
 
-async def claim_due_deliveries(batch: Batch, free: int, lease_s: float) -> DeliveryClaim:
-    """Leases what is due, at most `free`, lane by lane within the limits of each; the rest of a full lane waits."""
+async def claim_due_deliveries(batch: Batch, free: int, lease_s: float, capacity: int) -> DeliveryClaim:
+    """Leases what is due, at most `free`, lane by lane within the limits of each; the rest of a full lane waits.
+
+    No lane has more in flight than its part of `capacity`, or many slow ones together would hold up the fast.
+    """
     now = batch.env.now()
     parcels: list[Parcel] = []
     next_due: list[datetime] = []
     lanes = await find_lanes(batch.session)
     share = max(1, free // max(1, sum(due_at <= now for _, due_at in lanes)))
+    at_once = max(1, capacity // max(1, len(lanes)))
     for lane, due_at in lanes:
         if due_at > now:
             next_due.append(due_at)
         elif len(parcels) < free:
-            taken, again_at = await _claim_lane(batch, lane, min(share, free - len(parcels)), lease_s)
+            taken, again_at = await _claim_lane(batch, lane, min(share, free - len(parcels)), lease_s, at_once)
             parcels += taken
             next_due += [again_at] if again_at else []
     return DeliveryClaim(parcels=parcels, next_due_at=min(next_due, default=None))
 
 
-async def _claim_lane(batch: Batch, lane: str, limit: int, lease_s: float) -> tuple[list[Parcel], datetime | None]:
+async def _claim_lane(
+    batch: Batch, lane: str, limit: int, lease_s: float, at_once: int
+) -> tuple[list[Parcel], datetime | None]:
     """None for the time means: when one of this lane in flight has ended."""
     now = batch.env.now()
     if not await batch.driver.take_turn(batch.session, lane):
         return [], after(now, TURN_S)
-    endpoint = await _endpoint(batch, lane)
+    endpoint = await batch.read_endpoint(lane)
     max_in_flight = endpoint.max_in_flight if endpoint else WEBHOOK_MAX_IN_FLIGHT
     sql = "select count(*) from deliveries where lane = ? and status = 'sending' and due_ms > ?"
     in_flight = (await batch.session.fetch(sql, (lane, to_ms(now))))[0][0]
-    limit = min(limit, max_in_flight - int(in_flight))
+    limit = min(limit, min(max_in_flight, at_once) - int(in_flight))
     if limit <= 0:
         return [], None
     if endpoint is None or endpoint.rate_per_s is None:
         return await _take(batch, lane, endpoint, limit, lease_s), None
     return await _take_at_rate(batch, endpoint, endpoint.rate_per_s, limit, lease_s)
-
-
-async def _endpoint(batch: Batch, lane: str) -> Endpoint | None:
-    found = await batch.session.fetch("select doc from endpoints where id = ?", (lane,))
-    return batch.see_endpoint(rows.endpoint_from_row(found[0])) if found else None
 
 
 async def _take_at_rate(
@@ -243,13 +309,20 @@ async def _take(batch: Batch, lane: str, endpoint: Endpoint | None, limit: int, 
     {batch.driver.skip_locked("d")}
     """
     found = await batch.session.fetch(sql, (lane, to_ms(batch.env.now()), limit))
-    return [_parcel(batch, rows.delivery_from_row(row[:-1]), endpoint, row[-1], lease_s) for row in found]
+    parcels = [await _parcel(batch, row, endpoint, lease_s) for row in found]
+    return [parcel for parcel in parcels if parcel is not None]
 
 
-def _parcel(batch: Batch, delivery: Delivery, endpoint: Endpoint | None, body: str, lease_s: float) -> Parcel:
-    delivery = delivering.begin(batch.see_delivery(delivery), batch.env, lease_s)
+async def _parcel(batch: Batch, row: Row, endpoint: Endpoint | None, lease_s: float) -> Parcel | None:
+    """None for a row that can't be read, which is put aside."""
+    try:
+        known = batch.see_delivery(rows.delivery_from_row(row[:-1]))
+        delivery, body = delivering.begin(known, batch.env, lease_s), row[-1].encode()
+    except Exception as error:
+        await faults.note(batch, row[0], error)
+        return None
     batch.put_delivery(delivery)
-    return Parcel(delivery=delivery, endpoint=endpoint, body=body.encode())
+    return Parcel(delivery=delivery, endpoint=endpoint, body=body)
 
 
 def _earliest(*times_ms: int | None) -> datetime | None:

@@ -35,6 +35,8 @@ class Driver(Protocol):
 
     name: str
     """A migration file whose name ends in it is for this database alone."""
+    is_alone: bool
+    """Whether a process that has both web and worker is the only one that writes."""
     text: str
     """The type of text that compares by its bytes: ids and lanes are stepped through in that order."""
     for_update: str
@@ -68,6 +70,10 @@ class Driver(Protocol):
 
     def reading(self) -> AbstractAsyncContextManager[ReadSession]:
         """A read connection."""
+        ...
+
+    async def scrub(self) -> None:
+        """Takes what was erased or deleted out of the database's files, as far as that is ours to do."""
         ...
 
     async def notify(self, session: Session, topics: Iterable[str]) -> None:

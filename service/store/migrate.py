@@ -3,6 +3,7 @@
 import re
 from importlib.resources import files
 
+from service.core.problems import Unavailable
 from service.store.driver import Driver, Session
 
 _DATABASES = (".sqlite", ".postgresql")
@@ -18,17 +19,25 @@ def known(database: str) -> list[tuple[str, str]]:
 
 
 async def migrate(driver: Driver, now_ms: int) -> list[str]:
-    """Applies what is missing; the names of those applied."""
+    """Applies what is missing; the names of those applied. Raises Unavailable for a database of a later version."""
     applied = []
     async with driver.migrating() as session:
         await session.execute(_TABLE)
         done = {name for (name,) in await session.fetch("select name from migrations")}
-        for name, script in known(driver.name):
+        scripts = known(driver.name)
+        _check_version(done - {name for name, _ in scripts})
+        for name, script in scripts:
             if name not in done:
                 await _apply(session, script, driver.text)
                 await session.execute("insert into migrations (name, applied_ms) values (?, ?)", (name, now_ms))
                 applied.append(name)
     return applied
+
+
+def _check_version(unknown: set[str]) -> None:
+    if unknown:
+        detail = "The database was written by a newer version of Taskhook, which this one can't read; start that one."
+        raise Unavailable(detail, cause=", ".join(sorted(unknown)))
 
 
 async def _apply(session: Session, script: str, text: str) -> None:

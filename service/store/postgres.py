@@ -1,19 +1,17 @@
-"""The PostgreSQL driver: asyncpg, one connection that writes, a few that read, one that listens."""
+"""The PostgreSQL driver: one connection that writes, a few that read, one that listens, made again when they break."""
 
 import asyncio
-import re
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import lru_cache
-from itertools import count
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import structlog
+from asyncpg import Connection
 
 from service.core.problems import Unavailable
-from service.store.driver import Contended, Params, Row
+from service.store.driver import Contended, Params, Row, Session
+from service.store.postgres_session import ANY_ERROR, PostgresSession, passing_errors, roll_back, storable, unavailable
 
 log = structlog.get_logger()
 
@@ -23,7 +21,8 @@ READER_PATIENCE_S = 5.0
 CONNECT_S = 5.0
 COMMAND_S = 30.0
 """Longer than the server's own limits below: only a server that no longer answers gets here."""
-OUTCOME_PATIENCE_S = 10.0
+OUTCOME_PATIENCE_S = 4.0
+"""About as long as a server takes to restart; those who wait for an answer have not gone away by then."""
 HEARTBEAT_S = 10.0
 LOOK_AGAIN_S = 1.0
 RECONNECT_S = 0.2
@@ -37,141 +36,15 @@ set local idle_in_transaction_session_timeout = '5s'
 """
 """A process that is frozen inside a transaction loses it before those who wait for its rows lose patience."""
 _BEGIN_TO_MIGRATE = "begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = 0"
+"""Others that migrate may take long; its own statements are then given the usual time to get a lock."""
 _BEGIN_TO_READ = "begin isolation level read committed read only; set local statement_timeout = '20s'"
-_CONTENDED = (
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.UniqueViolationError,  # two with the same idempotency key at once: the next try sees the other's
-    asyncpg.InvalidCachedStatementError,  # a migration went by
-)
-_PASSING = (
-    asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
-    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a primary that became one
-    asyncpg.PostgresIOError,
-)
-_LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    OSError,  # TimeoutError too
-)
-_ANY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-_INSERT = re.compile(r"values \((\?(?:, \?)*)\)")
-
-Connection = asyncpg.Connection
-
-
-@lru_cache(1024)
-def numbered(sql: str) -> str:
-    """`?` as `$1`, `$2`; no statement of ours has a question mark in a literal."""
-    numbers = count(1)
-    return re.sub(r"\?", lambda _: f"${next(numbers)}", sql)
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
-
-
-def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable("The database can't be used right now.", cause=_told(error))
-
-
-@contextmanager
-def _passing_errors(connection: Connection) -> Iterator[None]:
-    """Errors of the machine and of others, not of the statement, end by themselves."""
-    try:
-        yield
-    except _ANY as error:
-        if isinstance(error, _CONTENDED):
-            raise Contended("Others were in the way.", cause=_told(error)) from error
-        if isinstance(error, _LOST) or connection.is_closed():
-            connection.terminate()
-            raise Contended("The connection to the database was lost.", cause=_told(error)) from error
-        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-            connection.terminate()  # the next one goes to the primary
-        if isinstance(error, _PASSING):
-            raise _unavailable(error) from error
-        raise
-
-
-def _storable(params: Params) -> list[Any]:
-    """PostgreSQL's text holds no NUL, and strangers send one."""
-    return [p.replace("\0", "\ufffd") if p.__class__ is str and "\0" in p else p for p in params]
-
-
-class PostgresSession:
-    def __init__(self, connection: Connection, types: dict[str, str]) -> None:
-        self.connection = connection
-        self._types = types
-
-    async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
-        with _passing_errors(self.connection):
-            return [tuple(row) for row in await self.connection.fetch(numbered(sql), *_storable(params))]
-
-    async def execute(self, sql: str, params: Params = ()) -> int:
-        with _passing_errors(self.connection):
-            status = await self.connection.execute(numbered(sql), *_storable(params))
-        affected = status.rpartition(" ")[2]
-        return int(affected) if affected.isdigit() else 0
-
-    async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
-        """An insert is one statement whose parameters are columns: about half the work of one a row."""
-        found = [_storable(row) for row in rows]
-        with _passing_errors(self.connection):
-            if _INSERT.search(sql):
-                await self.connection.execute(await self._columnar(sql), *zip(*found, strict=True))
-            else:
-                await self.connection.executemany(numbered(sql), found)
-
-    async def _columnar(self, sql: str) -> str:
-        if sql not in self._types:
-            statement = await self.connection.prepare(numbered(sql))
-            arrays = ", ".join(f"?::{kind.name}[]" for kind in statement.get_parameters())
-            self._types[sql] = numbered(_INSERT.sub(f"select * from unnest({arrays})", sql))
-        return self._types[sql]
-
-
-class _Reader:
-    """One slot of the pool. A read is repeatable, so one on a connection that died meanwhile is made again."""
-
-    def __init__(self, driver: "PostgresDriver") -> None:
-        self._driver = driver
-        self.connection: Connection | None = None
-
-    async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
-        fresh = self.connection is None or self.connection.is_closed()
-        try:
-            return await self._fetch(sql, params)
-        except Contended:
-            if fresh:
-                raise
-            return await self._fetch(sql, params)
-
-    async def _fetch(self, sql: str, params: Params) -> list[Row]:
-        if self.connection is None or self.connection.is_closed():
-            self.connection = await self._driver.connect("reader")
-        if not self._driver.pooled:
-            return await PostgresSession(self.connection, {}).fetch(sql, params)
-        return await self._fetch_pooled(self.connection, sql, params)
-
-    async def _fetch_pooled(self, connection: Connection, sql: str, params: Params) -> list[Row]:
-        """A pooler keeps the two halves of a statement on one server only inside a transaction."""
-        session = PostgresSession(connection, {})
-        await session.execute(_BEGIN_TO_READ)
-        try:
-            return await session.fetch(sql, params)
-        finally:
-            await _roll_back(connection)
 
 
 class PostgresDriver:
     """One server, or the one that is primary among several. Connections that break are made again when needed."""
 
     name = "postgresql"
+    is_alone = False
     text = 'text collate "C"'
     for_update = "for no key update"  # foreign keys that point to the row do not wait for it
 
@@ -179,7 +52,8 @@ class PostgresDriver:
         self._url = url
         self._own = secrets.token_hex(6)
         self._writer: Connection | None = None
-        self._readers: asyncio.Queue[_Reader] = asyncio.Queue()
+        self._pool: list[Reader] = []
+        self._readers: asyncio.Queue[Reader] = asyncio.Queue()
         self._types: dict[str, str] = {}
         self._xid: str | None = None
         self._timeline: str | None = None
@@ -189,7 +63,7 @@ class PostgresDriver:
     def skip_locked(self, table: str) -> str:
         return f"for no key update of {table} skip locked"
 
-    async def take_turn(self, session: PostgresSession, name: str) -> bool:
+    async def take_turn(self, session: Session, name: str) -> bool:
         found = await session.fetch("select pg_try_advisory_xact_lock(?, hashtext(?))", (TURNS, name))
         return bool(found[0][0])
 
@@ -197,7 +71,7 @@ class PostgresDriver:
         return f"{column} = any(?)"
 
     def many(self, values: Iterable[str]) -> list[str]:
-        return _storable(list(values))
+        return storable(list(values))
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -208,16 +82,15 @@ class PostgresDriver:
         await _close(first)  # the next ones keep their prepared statements, when there is no pooler
         if self.pooled:
             log.warning("store.pooled", reason="LISTEN needs a direct connection: other processes are heard of later")
-        for _ in range(READERS):
-            self._readers.put_nowait(_Reader(self))
+        self._pool = [Reader(self) for _ in range(READERS)]
+        for reader in self._pool:
+            self._readers.put_nowait(reader)
 
     async def close(self) -> None:
         self._closed = True
-        readers = [await self._readers.get() for _ in range(self._readers.qsize())]
-        for connection in (self._writer, *(reader.connection for reader in readers)):
+        for connection in (self._writer, *(reader.connection for reader in self._pool)):
             if connection is not None:
                 await _close(connection)
-        self._writer = None
 
     async def connect(self, role: str, command_s: float | None = COMMAND_S) -> Connection:
         """Raises Unavailable; no message names the password."""
@@ -233,8 +106,8 @@ class PostgresDriver:
                 server_settings=settings,
                 target_session_attrs="read-write",
             )
-        except (*_ANY, asyncpg.InternalClientError, ValueError) as error:
-            raise _unavailable(error) from error
+        except (*ANY_ERROR, asyncpg.InternalClientError, ValueError) as error:
+            raise unavailable(error) from error
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -245,7 +118,7 @@ class PostgresDriver:
         try:
             yield PostgresSession(connection, self._types)
         except BaseException:
-            await _roll_back(connection)
+            await roll_back(connection)
             raise
         await self._commit(connection)
 
@@ -261,13 +134,13 @@ class PostgresDriver:
         return writer
 
     async def _connect_writer(self) -> Connection:
-        self._writer = await self.connect("writer")
+        self._writer, self._timeline = await self.connect("writer"), None
         self._timeline = await _timeline(self._writer)
         return self._writer
 
     async def _commit(self, connection: Connection) -> None:
         try:
-            with _passing_errors(connection):
+            with passing_errors(connection):
                 status = await connection.execute("commit")
         except Unavailable as problem:
             if not connection.is_closed():
@@ -286,25 +159,25 @@ class PostgresDriver:
 
         After a failover the transaction's number may be another's, so only the same timeline can tell.
         """
-        xid, timeline = self._xid, self._timeline
+        xid, timeline, status = self._xid, self._timeline, "in progress"
         with suppress(TimeoutError):
-            async with asyncio.timeout(OUTCOME_PATIENCE_S if xid and timeline else 0):
-                while True:
-                    status = await self._status(str(xid), timeline)
-                    if status in ("committed", "aborted"):
-                        return status == "committed"
+            async with asyncio.timeout(OUTCOME_PATIENCE_S):
+                while xid and timeline and status == "in progress":
                     await asyncio.sleep(RECONNECT_S)
-        raise Unavailable("It is not known whether this was stored.", cause="commit unanswered")
+                    status = await self._status(xid, timeline)
+        if status not in ("committed", "aborted"):
+            raise Unavailable("It is not known whether this was stored.", cause="commit unanswered")
+        return status == "committed"
 
-    async def _status(self, xid: str, timeline: str | None) -> str | None:
+    async def _status(self, xid: str, timeline: str) -> str:
         try:
             session = PostgresSession(await self._connect_writer(), {})
-            if self._timeline != timeline:
-                raise TimeoutError
             found = await session.fetch("select pg_xact_status(?::text::xid8)", (xid,))
         except Unavailable:
-            return None
-        return str(found[0][0])
+            return "in progress"
+        except asyncpg.PostgresError:  # a server that never saw this number
+            return "unknown"
+        return str(found[0][0]) if self._timeline == timeline else "unknown"
 
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[PostgresSession]:
@@ -322,7 +195,7 @@ class PostgresDriver:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator["_Reader"]:
+    async def reading(self) -> AsyncIterator["Reader"]:
         try:
             async with asyncio.timeout(READER_PATIENCE_S):
                 reader = await self._readers.get()
@@ -333,9 +206,12 @@ class PostgresDriver:
         finally:
             self._readers.put_nowait(reader)
 
+    async def scrub(self) -> None:
+        """The server's own vacuum does it."""
+
     # --- news of other processes --------------------------------------------------------------------------------------
 
-    async def notify(self, session: PostgresSession, topics: Iterable[str]) -> None:
+    async def notify(self, session: Session, topics: Iterable[str]) -> None:
         """One notice a transaction. The transaction's number comes with it, for the case that its commit is lost."""
         notice = "\n".join([self._own, *sorted(topics)])
         if len(notice.encode()) > NOTICE_MAX_BYTES:
@@ -367,7 +243,7 @@ class PostgresDriver:
         connection = await self.connect("listener")
         try:
             connection.add_termination_listener(lambda _: heard.put_nowait(None))
-            with _passing_errors(connection):
+            with passing_errors(connection):
                 await connection.add_listener(CHANNEL, lambda _c, _pid, _channel, notice: heard.put_nowait(notice))
             yield connection, heard
         finally:
@@ -379,7 +255,7 @@ class PostgresDriver:
             async with asyncio.timeout(HEARTBEAT_S):
                 notice = await heard.get()
         except TimeoutError:
-            with _passing_errors(connection):
+            with passing_errors(connection):
                 await connection.execute("select 1", timeout=CONNECT_S)
             return []
         if notice is None:
@@ -388,9 +264,43 @@ class PostgresDriver:
         return [] if sender == self._own else topics
 
 
+class Reader:
+    """One slot of the pool. A read is repeatable, so one on a connection that died meanwhile is made again."""
+
+    def __init__(self, driver: PostgresDriver) -> None:
+        self._driver = driver
+        self.connection: Connection | None = None
+
+    async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        fresh = self.connection is None or self.connection.is_closed()
+        try:
+            return await self._fetch(sql, params)
+        except Contended:
+            if fresh:
+                raise
+            return await self._fetch(sql, params)
+
+    async def _fetch(self, sql: str, params: Params) -> list[Row]:
+        if self.connection is None or self.connection.is_closed():
+            self.connection = await self._driver.connect("reader")
+        if not self._driver.pooled:
+            return await PostgresSession(self.connection, {}).fetch(sql, params)
+        return await self._fetch_pooled(self.connection, sql, params)
+
+    async def _fetch_pooled(self, connection: Connection, sql: str, params: Params) -> list[Row]:
+        """A pooler keeps the two halves of a statement on one server only inside a transaction."""
+        session = PostgresSession(connection, {})
+        await session.execute(_BEGIN_TO_READ)
+        try:
+            return await session.fetch(sql, params)
+        finally:
+            await roll_back(connection)
+
+
 async def _is_pooled(connection: Connection) -> bool:
     """A pooler tells its clients a made-up process id."""
-    pid = await connection.fetchval("select pg_backend_pid()")
+    with passing_errors(connection):
+        pid = await connection.fetchval("select pg_backend_pid()")
     return bool(pid != connection.get_server_pid())
 
 
@@ -398,25 +308,13 @@ async def _timeline(connection: Connection) -> str | None:
     """Changes with each failover. None where the service that runs the server does not tell."""
     try:
         found = await connection.fetchval("select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
-    except _ANY:
+    except ANY_ERROR:
         return None
     return str(found)
-
-
-async def _roll_back(connection: Connection) -> None:
-    """A connection that can't do it is dropped, which does the same."""
-    if connection.is_closed():
-        return
-    try:
-        await connection.execute("rollback", timeout=CONNECT_S)
-    except BaseException as error:
-        connection.terminate()
-        if not isinstance(error, _ANY):
-            raise
 
 
 async def _close(connection: Connection) -> None:
     try:
         await connection.close(timeout=CONNECT_S)
-    except _ANY:
+    except ANY_ERROR:
         connection.terminate()

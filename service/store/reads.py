@@ -1,18 +1,25 @@
 """Everything that is only read: single things, listings with cursors, timelines, the event stream."""
 
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from service.core.breaker import Breaker
 from service.core.change import Entry
-from service.core.delivery import Attempt, Delivery, Endpoint
+from service.core.delivery import Attempt, Delivery, Endpoint, Held
 from service.core.event import EventType
+from service.core.fault import Fault
 from service.core.ids import first_id_at
 from service.core.problems import NotFound
 from service.core.task import Task
-from service.store import rows
+from service.core.times import from_ms
+from service.providers.base import Limits
+from service.store import faults, rows
 from service.store.driver import Driver, Row
+from service.store.overdue import find_overdue
 
 T = TypeVar("T")
 
@@ -97,8 +104,7 @@ class Reads:
         conditions, params = _task_conditions(wanted, before)
         where = f"where {' and '.join(conditions)}" if conditions else ""
         sql = f"select {rows.TASK_COLUMNS} from tasks t {where} order by t.id desc limit ?"
-        found = [rows.task_from_row(row) for row in await self._fetch(sql, *params, limit + 1)]
-        return _page(found, limit)
+        return _page(await self._fetch(sql, *params, limit + 1), limit, rows.task_from_row)
 
     async def list_entries(self, task_id: str) -> list[Entry]:
         sql = "select task_id, number, at_ms, type, detail from timeline where task_id = ? order by number"
@@ -123,8 +129,8 @@ class Reads:
         found = await self._fetch("select seq from events where id = ?", event_id)
         if found:
             return int(found[0][0])
-        found = await self._fetch("select coalesce(min(seq), 1) - 1 from events where id > ?", event_id)
-        return int(found[0][0])
+        following = (await self._fetch("select min(seq) from events where id > ?", event_id))[0][0]
+        return await self.last_position() if following is None else int(following) - 1
 
     async def last_position(self) -> int:
         return int((await self._fetch("select value from counters where name = 'events'"))[0][0])
@@ -132,13 +138,13 @@ class Reads:
     # --- subscribers --------------------------------------------------------------------------------------------------
 
     async def list_endpoints(self) -> list[Endpoint]:
-        found = [rows.endpoint_from_row(row) for row in await self._fetch("select id, doc from endpoints order by id")]
+        found = _readable(await self._fetch("select id, doc from endpoints order by id"), rows.endpoint_from_row)
         return [endpoint for endpoint in found if endpoint.deleted_at is None]
 
-    async def count_held(self) -> dict[str, int]:
+    async def count_held(self) -> dict[str, Held]:
         """Held deliveries by endpoint."""
-        sql = "select endpoint_id, count(*) from deliveries where status = 'held' group by endpoint_id"
-        return {endpoint_id: int(count) for endpoint_id, count in await self._fetch(sql)}
+        sql = "select endpoint_id, count(*), min(created_ms) from deliveries where status = 'held' group by endpoint_id"
+        return {key: Held(count=int(count), since=from_ms(since)) for key, count, since in await self._fetch(sql)}
 
     async def list_deliveries(
         self, status: str | None, endpoint_id: str | None, task_id: str | None, limit: int, before: str | None
@@ -151,7 +157,7 @@ class Reads:
             conditions, params = [*conditions, "id < ?"], [*params, before]
         where = f"where {' and '.join(conditions)}" if conditions else ""
         sql = f"select {rows.DELIVERY_COLUMNS} from deliveries {where} order by id desc limit ?"
-        return _page([rows.delivery_from_row(row) for row in await self._fetch(sql, *params, limit + 1)], limit)
+        return _page(await self._fetch(sql, *params, limit + 1), limit, rows.delivery_from_row)
 
     async def attempts_of(self, delivery_ids: list[str]) -> dict[str, list[Attempt]]:
         condition = self._driver.any_of("delivery_id")
@@ -183,6 +189,23 @@ class Reads:
         )
         return {"tasks": dict(tasks), "deliveries": dict(deliveries)}
 
+    async def accounts(self) -> dict[str, tuple[int, Breaker]]:
+        """Until when each account rests, in milliseconds, and whether it answers."""
+        found = await self._fetch("select name, paused_ms, breaker from limits")
+        return {name: (paused_ms, rows.breaker_from_text(state)) for name, paused_ms, state in found}
+
+    async def list_faults(self) -> list[Fault]:
+        async with self._driver.reading() as session:
+            return await faults.list_all(session)
+
+    async def find_overdue(self, accounts: Mapping[str, Limits], now: datetime) -> datetime | None:
+        async with self._driver.reading() as session:
+            return await find_overdue(session, accounts, now)
+
+    async def count_parked(self) -> int:
+        async with self._driver.reading() as session:
+            return await faults.count_parked(session)
+
     async def paused_accounts(self) -> dict[str, int]:
         """Until when each account rests, in milliseconds."""
         return dict(await self._fetch("select name, paused_ms from limits"))
@@ -196,10 +219,18 @@ def _event(row: Row) -> StoredEvent:
     return StoredEvent(seq=seq, id=event_id, type=kind, task_id=task_id, body=body.encode())
 
 
-def _page(found: list[Any], limit: int) -> Page[Any]:
-    """From one row more than was asked for."""
-    items = found[:limit]
-    return Page(items=items, last=items[-1].id if len(found) > limit else None)
+def _page(found: list[Row], limit: int, read: Callable[[Row], T]) -> Page[T]:
+    """From one row more than was asked for; the first column is the id."""
+    return Page(items=_readable(found[:limit], read), last=found[limit - 1][0] if len(found) > limit else None)
+
+
+def _readable(found: list[Row], read: Callable[[Row], T]) -> list[T]:
+    """One that can't be read hides no other; what works on it puts it aside and tells."""
+    items = []
+    for row in found:
+        with suppress(msgspec.MsgspecError):
+            items.append(read(row))
+    return items
 
 
 def _task_conditions(wanted: TaskFilter, before: str | None) -> tuple[list[str], list[Any]]:

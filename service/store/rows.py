@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Endpoint, Resume
 from service.core.task import Result, Task, TaskError, TaskInput, Via
@@ -39,6 +40,7 @@ class _TaskDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
 _IN_DOCUMENT = _TaskDocument.__struct_fields__
 _read_document = msgspec.json.Decoder(_TaskDocument).decode
 _read_endpoint = msgspec.json.Decoder(Endpoint).decode
+_read_breaker = msgspec.json.Decoder(Breaker).decode
 _write = msgspec.json.Encoder().encode
 
 TASK_COLUMNS = "id, provider, model, status, step, provider_task_id, lease, due_ms, deadline_ms, finished_ms, doc"
@@ -204,6 +206,20 @@ def idempotency_key_to_row(key: IdempotencyKey) -> Row:
 def idempotency_key_from_row(row: Row) -> IdempotencyKey:
     key, fingerprint, task_id, created_ms = row
     return IdempotencyKey(key=key, fingerprint=fingerprint, task_id=task_id, created_at=from_ms(created_ms))
+
+
+UPSERT_BREAKER = """
+insert into limits (name, paused_ms, used, breaker) values (?, 0, '{}', ?)
+on conflict (name) do update set breaker = excluded.breaker
+"""
+
+
+def breaker_to_text(breaker: Breaker) -> str:
+    return _write(breaker).decode()
+
+
+def breaker_from_text(text: str) -> Breaker:
+    return _read_breaker(text)
 
 
 def ms_or_null(at: datetime | None) -> int | None:

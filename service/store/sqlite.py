@@ -3,19 +3,31 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import aiosqlite
 import msgspec
+import structlog
 
 from service.core.problems import Unavailable
+from service.store import sqlite_file
 from service.store.driver import Params, Row
+
+log = structlog.get_logger()
 
 BUSY_TIMEOUT_MS = 5_000
 READERS = 2
 LOOK_AGAIN_S = 0.25
+_READS = ("pragma query_only = 1",)
+_WRITES = ("pragma journal_mode = wal", "pragma synchronous = full", "pragma secure_delete = on")
+"""What is deleted is overwritten: an erased prompt must not stay in a free page."""
+READER_PATIENCE_S = 5.0
 _PASSING = ("BUSY", "LOCKED", "FULL", "IOERR", "READONLY", "CANTOPEN", "NOMEM", "PROTOCOL")
+_DAMAGED = ("CORRUPT", "NOTADB")
+_SPOILS = ("IOERR", "READONLY", "CANTOPEN", *_DAMAGED)
+"""After these a connection may never do well again, so that the next one is made anew."""
 
 
 @contextmanager
@@ -23,11 +35,19 @@ def _passing_errors() -> Iterator[None]:
     """Errors of the machine, not of the statement, end by themselves: the caller should come again."""
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except OSError as error:
+        raise Unavailable("The database can't be used right now.", cause=error.strerror or "OSError") from error
+    except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_")
         if name.startswith(_PASSING):
             raise Unavailable("The database can't be used right now.", cause=name) from error
+        if name.startswith(_DAMAGED):
+            _refuse_damaged(name, error)
         raise
+
+
+def _refuse_damaged(cause: str, error: Exception | None = None) -> NoReturn:
+    raise Unavailable("The database file is damaged or none; put a backup in its place.", cause=cause) from error
 
 
 class SqliteSession:
@@ -51,11 +71,15 @@ class SqliteDriver:
     """One file. Another process may have it open too (web and worker apart): writes wait for it, and `listen` looks."""
 
     name = "sqlite"
+    is_alone = True
     text = "text"
     for_update = ""
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._identity: sqlite_file.Identity | None = None
+        self._is_open = False
+        self._is_spoilt = False
         self._writer: aiosqlite.Connection | None = None
         self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
 
@@ -73,49 +97,145 @@ class SqliteDriver:
         return msgspec.json.encode(list(values)).decode()
 
     async def open(self) -> None:
+        self._is_open = True
         Path(self._path).parent.mkdir(parents=True, exist_ok=True)
-        self._writer = await self._connect("pragma journal_mode = wal", "pragma synchronous = full")
-        for _ in range(READERS):
-            self._readers.put_nowait(await self._connect("pragma query_only = 1"))
+        connections = [await self._connect(*_WRITES)]
+        try:
+            await self._check(connections[0])
+            for _ in range(READERS):
+                connections.append(await self._connect(*_READS))
+        except BaseException:
+            for connection in connections:
+                await connection.close()
+            raise
+        self._writer, *readers = connections
+        self._is_spoilt = False
+        for reader in readers:
+            self._readers.put_nowait(reader)
+        self._identity = sqlite_file.identity(self._path)
+
+    async def _check(self, connection: aiosqlite.Connection) -> None:
+        """Raises Unavailable for a file that is damaged, as far as that shows in a short time."""
+        if not sqlite_file.is_small(self._path):
+            return
+        found = await SqliteSession(connection).fetch("pragma quick_check(1)")
+        if found != [("ok",)]:
+            _refuse_damaged(str(found[0][0]).partition("\n")[2] or "quick_check")
 
     async def close(self) -> None:
+        self._is_open = False
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._writer is None:
+            return
         for _ in range(READERS):
             await (await self._readers.get()).close()
-        if self._writer:
-            await self._writer.close()
-            self._writer = None
+        await self._writer.close()
+        self._writer = None
 
     async def _connect(self, *pragmas: str) -> aiosqlite.Connection:
         with _passing_errors():
             connection = await aiosqlite.connect(self._path, isolation_level=None)
-            for pragma in (f"pragma busy_timeout = {BUSY_TIMEOUT_MS}", "pragma foreign_keys = 1", *pragmas):
-                await connection.execute_fetchall(pragma)
+            try:
+                for pragma in (f"pragma busy_timeout = {BUSY_TIMEOUT_MS}", "pragma foreign_keys = 1", *pragmas):
+                    await connection.execute_fetchall(pragma)
+            except BaseException:
+                await connection.close()  # its thread would keep the process alive
+                raise
         return connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteSession]:
-        if self._writer is None:
-            raise Unavailable("The database is closed.")
-        session = SqliteSession(self._writer)
-        await session.fetch("begin immediate")
+        connection = await self._usable_writer()
+        session = SqliteSession(connection)
         try:
+            await session.fetch("begin immediate")
             yield session
             await session.fetch("commit")
-        except BaseException:
-            if self._writer.in_transaction:  # a full disk has rolled it back already
-                await session.fetch("rollback")
+        except BaseException as error:
+            self._is_spoilt |= isinstance(error, Unavailable) and error.cause.startswith(_SPOILS)
+            if connection.in_transaction:  # a full disk has rolled it back already
+                with suppress(Unavailable):
+                    await session.fetch("rollback")
             raise
+
+    async def _usable_writer(self) -> aiosqlite.Connection:
+        """On the file that has our name: what is written to a deleted one would end with this process."""
+        if not self._is_open:
+            raise Unavailable("The database is closed.")
+        found = sqlite_file.identity(self._path)
+        if self._writer is None:
+            await self._reopen(found)
+        elif found is None:
+            await self._write_back(self._writer)
+        elif found != self._identity:
+            raise Unavailable("Another file has the database's name; restart the service to use it.", cause="REPLACED")
+        elif self._is_spoilt:
+            fresh, spoilt = await self._connect(*_WRITES), self._writer
+            self._writer, self._is_spoilt = fresh, False
+            await spoilt.close()
+        if self._writer is None:
+            raise Unavailable("The database could not be opened.")
+        return self._writer
+
+    async def _reopen(self, found: sqlite_file.Identity | None) -> None:
+        """After it could not be opened again. A file that is not there would be made, and empty."""
+        if found is None:
+            raise Unavailable("The database file is gone.", cause="GONE")
+        await self.open()
+
+    async def _write_back(self, writer: aiosqlite.Connection) -> None:
+        """The file was deleted. What is open is still whole: it gets its name back."""
+        with _passing_errors():
+            partial = sqlite_file.new_copy(self._path)
+        session = SqliteSession(writer)
+        await session.fetch("pragma wal_checkpoint(truncate)")
+        await session.fetch(sqlite_file.IN_PLACE, (partial,))
+        with _passing_errors():
+            sqlite_file.remove_logs(self._path)
+            sqlite_file.put_in_place(partial, self._path)
+        log.error("store.written_back", file=self._path, reason="The database file was deleted.")
+        await self._close()
+        sqlite_file.remove_logs(self._path)
+        await self.open()
 
     def migrating(self) -> AbstractAsyncContextManager[SqliteSession]:
         return self.transaction()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteSession]:
-        connection = await self._readers.get()
+        try:
+            async with asyncio.timeout(READER_PATIENCE_S):
+                connection = await self._readers.get()
+        except TimeoutError:
+            raise Unavailable("Too many read at once.", cause="readers busy") from None
         try:
             yield SqliteSession(connection)
+        except Unavailable as problem:
+            if problem.cause.startswith(_SPOILS):
+                connection = await self._renewed(connection)
+            raise
         finally:
             self._readers.put_nowait(connection)
+
+    async def _renewed(self, connection: aiosqlite.Connection) -> aiosqlite.Connection:
+        """The same one when the file can't be opened now."""
+        try:
+            fresh = await self._connect(*_READS)
+        except Unavailable:
+            return connection
+        await connection.close()
+        return fresh
+
+    async def scrub(self) -> None:
+        connection = await self._connect(*_WRITES)
+        try:
+            ((busy, _, _),) = await SqliteSession(connection).fetch("pragma wal_checkpoint(truncate)")
+        finally:
+            await connection.close()
+        if busy:
+            raise Unavailable("The database is too busy to empty its log.", cause="BUSY")
 
     async def notify(self, session: object, topics: Iterable[str]) -> None:
         """SQLite tells nobody; `listen` of the other process finds out."""

@@ -1,6 +1,7 @@
 """Work on many rows, in small steps so that nobody waits for it: erasing, recovering, deleting what is old."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,11 @@ from service.core import delivering, lifecycle
 from service.core.change import Change
 from service.core.delivery import Delivery, Endpoint, fan_out
 from service.core.event import Envelope, Event
+from service.core.problems import Unavailable
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.core.views import view_task
+from service.store import faults
 from service.store.batch import Batch, Keys
 from service.store.driver import Row, Session
 from service.store.writer import Writer
@@ -34,6 +37,8 @@ async def erase_task(writer: Writer, task_id: str) -> None:
         await _erase_traces(batch.session, task)
 
     await writer.run(work)
+    with suppress(Unavailable):  # the log is busy: the next upkeep empties it
+        await writer.scrub()
 
 
 async def _erase_traces(session: Session, task: Task) -> None:
@@ -106,7 +111,7 @@ class _RecoverStep:
         if row[6] is None:
             return next(fan_out(event, (endpoint,), batch.env), None)
         delivery = batch.delivery(row[6])
-        return delivery if delivery.status in ("failed", "held") else None
+        return delivery if delivery.status in ("failed", "held", "parked") else None
 
 
 def _stored_event(row: Row) -> Event:
@@ -127,22 +132,28 @@ def _stored_event(row: Row) -> Event:
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
+OLD_TASKS = """
+select id from tasks t where finished_ms < ? and not exists
+  (select 1 from deliveries d where d.task_id = t.id and d.status in ('pending', 'sending', 'held', 'parked'))
+order by finished_ms limit ?
+"""
+OLD_EVENTS = """
+select id from events e where task_id is null and created_ms < ? and not exists
+  (select 1 from deliveries d where d.event_id = e.id and d.status in ('pending', 'sending', 'held', 'parked'))
+order by created_ms limit ?
+"""
+
+
 async def delete_old(writer: Writer, now: datetime, days: float) -> int:
     """One step: final tasks older than that with all that hangs on them, unless something is still to be delivered."""
     until_ms = to_ms(now - timedelta(days=days))
 
     async def work(batch: Batch) -> int:
-        sql = """
-        select id from tasks t where finished_ms < ? and not exists
-          (select 1 from deliveries d where d.task_id = t.id and d.status in ('pending', 'sending'))
-        order by finished_ms limit ?
-        """
-        old = [row[0] for row in await batch.session.fetch(sql, (until_ms, STEP))]
+        old = [row[0] for row in await batch.session.fetch(OLD_TASKS, (until_ms, STEP))]
         await _delete(batch, "tasks", old)
-        sql = "select id from events where task_id is null and created_ms < ? limit ?"
-        return len(old) + await _delete(
-            batch, "events", (row[0] for row in await batch.session.fetch(sql, (until_ms, STEP)))
-        )
+        events = [row[0] for row in await batch.session.fetch(OLD_EVENTS, (until_ms, STEP))]
+        await faults.forget(batch.session, batch.env)
+        return len(old) + await _delete(batch, "events", events)
 
     return await writer.run(work)
 

@@ -1,16 +1,21 @@
 """Group commit: many changes, one transaction, and an answer to each caller only after it is durable.
 
-There is no timer: what arrives while one transaction runs is the next one. A queue that is full makes callers wait.
+There is no timer: what arrives while one transaction runs is the next one. When the queue is full or the database is
+away, callers hear it at once: nobody waits for what may not come.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from service.core.change import Change
 from service.core.env import Env
+from service.core.fault import Fault
 from service.core.problems import Problem, Unavailable
 from service.core.task import Task
+from service.core.times import to_ms
 from service.store.batch import Batch, Keys, Subscribers
 from service.store.bus import Bus
 from service.store.driver import Contended, Driver
@@ -18,7 +23,9 @@ from service.store.driver import Contended, Driver
 T = TypeVar("T")
 BATCH_MAX = 128
 QUEUE_MAX = 4_096
-QUEUE_PATIENCE_S = 5.0
+CHECK_S = 2.0
+CHECK_PATIENCE_S = 2.0
+_CHECK = "insert into checks (name, at_ms) values ('write', ?) on conflict (name) do update set at_ms = excluded.at_ms"
 TRIES = 4
 """Of a transaction that others were in the way of. The later ones lock early, so one of those that meet gets on."""
 
@@ -44,15 +51,27 @@ class _Ask(Generic[T]):
 
 
 class Writer:
-    """The only way to write. Values it gives back are durable."""
+    """The only way to write. Values it gives back are durable; `on_finished` hears of each task that ended, once."""
 
-    def __init__(self, driver: Driver, bus: Bus, env: Env) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        bus: Bus,
+        env: Env,
+        on_finished: Callable[[Task], None] = lambda task: None,
+        on_fault: Callable[[Fault], None] = lambda fault: None,
+    ) -> None:
         self._driver = driver
         self._bus = bus
         self._env = env
+        self._on_finished = on_finished
+        self._on_fault = on_fault
         self._subscribers = Subscribers()
         self._queue: asyncio.Queue[_Ask[Any] | None] = asyncio.Queue(QUEUE_MAX)
         self._loop: asyncio.Task[None] | None = None
+        self._checking = asyncio.Lock()
+        self._checked_at = self._wrote_at = float("-inf")
+        self._failure: Unavailable | None = None
 
     def start(self) -> None:
         self._loop = asyncio.create_task(self._run(), name="writer")
@@ -79,11 +98,39 @@ class Writer:
         if self._loop is None:
             raise Unavailable("The service is stopping.")
         try:
-            async with asyncio.timeout(QUEUE_PATIENCE_S):
-                await self._queue.put(ask)
-        except TimeoutError:
-            raise Unavailable("Too much is waiting to be written.", cause="queue full") from None
+            self._queue.put_nowait(ask)
+        except asyncio.QueueFull:
+            raise Unavailable("Too much is waiting to be written.", retry_after_s=1, cause="queue full") from None
         return await ask.done
+
+    async def scrub(self) -> None:
+        """What was erased leaves the database's files, too."""
+        await self._driver.scrub()
+
+    async def check(self) -> None:
+        """Raises Unavailable when nothing can be written now; tries it when nothing was written lately."""
+        async with self._checking:
+            now = time.monotonic()
+            if now - self._wrote_at < CHECK_S:
+                return
+            if now - self._checked_at >= CHECK_S:
+                self._failure = await self._try_to_write()
+                self._checked_at = time.monotonic()
+            if self._failure is not None:
+                raise self._failure
+
+    async def _try_to_write(self) -> Unavailable | None:
+        async def work(batch: Batch) -> int:
+            return await batch.session.execute(_CHECK, (to_ms(self._env.now()),))
+
+        try:
+            async with asyncio.timeout(CHECK_PATIENCE_S):
+                await self.run(work)
+        except TimeoutError:
+            return Unavailable("The database does not answer in time.", cause="slow")
+        except Unavailable as problem:
+            return problem
+        return None
 
     async def _run(self) -> None:
         while (first := await self._queue.get()) is not None:
@@ -106,11 +153,25 @@ class Writer:
         try:
             await self._commit_again(asks)
         except Exception as problem:
-            if len(asks) == 1 or (isinstance(problem, Unavailable) and not isinstance(problem, Contended)):
+            if isinstance(problem, Unavailable) and not isinstance(problem, Contended):
+                _resolve(asks + self._take_waiting(), problem)
+                return
+            if len(asks) == 1:
                 _resolve(asks, problem)
                 return
             for ask in asks:
                 await self._commit_all([ask])
+
+    def _take_waiting(self) -> list[_Ask[Any]]:
+        """All that would meet the same fate, one slow transaction after the other."""
+        asks: list[_Ask[Any]] = []
+        while not self._queue.empty():
+            ask = self._queue.get_nowait()
+            if ask is None:
+                self._queue.put_nowait(None)
+                break
+            asks.append(ask)
+        return asks
 
     async def _commit_again(self, asks: list[_Ask[Any]]) -> None:
         """Nothing was written when others were in the way, so what is decided next time counts alone."""
@@ -132,8 +193,17 @@ class Writer:
         except BaseException:
             self._subscribers.version = -1  # it may have read what was just taken back
             raise
+        self._wrote_at = time.monotonic()
         _resolve(asks)
         self._bus.ring(batch.topics)
+        with suppress(Exception):  # it is committed: nothing that is only told may have it done again
+            self._tell(batch)
+
+    def _tell(self, batch: Batch) -> None:
+        for task in batch.finished:
+            self._on_finished(task)
+        for fault in batch.faults:
+            self._on_fault(fault)
 
 
 async def _work(asks: list[_Ask[Any]], batch: Batch) -> None:

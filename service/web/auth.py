@@ -1,45 +1,182 @@
 """Who calls: bearer keys (RFC 6750), compared so that the time taken tells nothing."""
 
+import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import msgspec
+import structlog
 
-from service.core.problems import Unauthorized
+from service.core.env import Env
+from service.core.keys import SCOPES, ApiKey, Scope, digest_of, hint_of, is_key
+from service.core.problems import Forbidden, TooMany, Unauthorized, Unavailable
+from service.store.keys import KeyStore
+from service.telemetry import Metrics
+from service.web.throttle import Failures
 
-ALL = frozenset({"*"})
+log = structlog.get_logger()
+
+ALL: frozenset[Scope] = frozenset(SCOPES)
+LOOK_S = 1.0
+"""A key that was revoked elsewhere is taken this much longer at most."""
+USE_EVERY = timedelta(minutes=1)
+GATHER_S = 1.0
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever sent the request, by a name that is no secret; `scopes` are what it may do."""
+    """Whoever sent the request, by a name that is no secret; the key's id where it is one of the store."""
 
     name: str
-    scopes: frozenset[str]
+    scopes: frozenset[Scope]
+    key_id: str | None = None
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes
+
+    def check(self, scope: Scope) -> None:
+        """Raises Forbidden."""
+        if scope not in self.scopes:
+            raise Forbidden(f"This key does not have the right {scope}.")
 
 
 NOBODY = Caller(name="nobody", scopes=frozenset())
 
 
-class Keys:
-    """The keys of the settings, which may do everything. Their digests alone are kept."""
+class KeyRing:
+    """All keys that hold: those of the settings, which may do everything, and those of the store."""
 
-    def __init__(self, api_keys: Iterable[str]) -> None:
-        self._callers = [
+    def __init__(self, api_keys: Iterable[str], keys: KeyStore, env: Env, metrics: Metrics) -> None:
+        self._given = [
             (_digest(key.encode()), Caller(name=f"key-{number}", scopes=ALL))
             for number, key in enumerate(api_keys, start=1)
         ]
+        self._live = _LiveKeys(keys)
+        self._uses = _Uses(keys, env)
+        self._failures = Failures()
+        self._metrics = metrics
 
-    def authenticate(self, authorization: str | None) -> Caller:
-        """The caller. Raises Unauthorized."""
+    async def authenticate(self, authorization: str | None, address: str) -> Caller:
+        """The caller. Raises Unauthorized, or TooMany when this address failed too often; a good key always holds."""
         scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        key = key.strip()
+        if scheme.lower() != "bearer" or not key:
             raise Unauthorized("Send a key of this service: Authorization: Bearer KEY.")
-        given = _digest(key.strip().encode("latin-1"))
-        found = [caller for digest, caller in self._callers if hmac.compare_digest(digest, given)]
-        if not found:
-            raise Unauthorized("This key is not known here.")
-        return found[0]
+        caller = self._find_given(key) or await self._find_live(key, address)
+        if caller is None:
+            raise self._refuse(address)
+        return caller
+
+    async def until_revoked(self, caller: Caller) -> None:
+        """Returns when the caller's key no longer holds; those of the settings hold as long as this process."""
+        if caller.key_id is None:
+            await asyncio.Event().wait()
+        while await self.holds(caller):  # noqa: ASYNC110 (it is another process that revokes)
+            await asyncio.sleep(LOOK_S)
+
+    async def holds(self, caller: Caller) -> bool:
+        """True too when the store can't tell: who is let in already stays until it can."""
+        try:
+            return caller.key_id is None or await self._live.has(caller.key_id)
+        except Unavailable:
+            return True
+
+    def _find_given(self, key: str) -> Caller | None:
+        given = _digest(key.encode("latin-1"))
+        found = [caller for digest, caller in self._given if hmac.compare_digest(digest, given)]
+        return found[0] if found else None
+
+    async def _find_live(self, key: str, address: str) -> Caller | None:
+        """Found by its public beginning, judged by the digest of the whole."""
+        if not is_key(key):
+            return None
+        found = _match(await self._live.read(), key)
+        if found is None and not self._failures.is_full(address):
+            found = _match(await self._live.read(anew=True), key)  # it may have been made a moment ago
+        if found is None:
+            return None
+        self._uses.note(found)
+        return Caller(
+            name=found.id, scopes=ALL if "admin" in found.scopes else frozenset(found.scopes), key_id=found.id
+        )
+
+    def _refuse(self, address: str) -> Unauthorized | TooMany:
+        wait_s = self._failures.note(address)
+        self._metrics.auth_failures.labels("unknown" if wait_s is None else "limited").inc()
+        if wait_s is None:
+            return Unauthorized("This key is not known here.")
+        return TooMany("Too many attempts with unknown keys came from this address.", retry_after_s=int(wait_s))
+
+
+class _LiveKeys:
+    """The keys of the store by their hints, as last read, with the version they had: most looks find it unchanged."""
+
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
+        self._version = -1
+        self._found: dict[str, ApiKey] = {}
+        self._ids: frozenset[str] = frozenset()
+        self._fresh_until = 0.0
+        self._reading = asyncio.Lock()
+
+    async def read(self, *, anew: bool = False) -> dict[str, ApiKey]:
+        """Not older than a second. Raises Unavailable: a key that may be revoked is not taken on trust."""
+        asked_at = time.monotonic()
+        if anew or asked_at >= self._fresh_until:
+            async with self._reading:
+                if asked_at >= self._fresh_until - LOOK_S:  # else somebody has read while this one waited
+                    await self._read()
+        return self._found
+
+    async def has(self, key_id: str) -> bool:
+        await self.read()
+        return key_id in self._ids
+
+    async def _read(self) -> None:
+        begun_at = time.monotonic()
+        changed = await self._keys.read_live(self._version)
+        if changed is not None:
+            self._version, found = changed
+            self._found = {key.hint: key for key in found}
+            self._ids = frozenset(key.id for key in found)
+        self._fresh_until = begun_at + LOOK_S
+
+
+class _Uses:
+    """When keys were used last: gathered for a second and written together, at most once a minute for each key."""
+
+    def __init__(self, keys: KeyStore, env: Env) -> None:
+        self._keys = keys
+        self._env = env
+        self._told: dict[str, datetime] = {}
+        self._waiting: dict[str, datetime] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    def note(self, key: ApiKey) -> None:
+        now = self._env.now()
+        told = self._told.get(key.id) or key.used_at
+        if told is not None and abs(now - told) < USE_EVERY:
+            return
+        self._told[key.id] = self._waiting[key.id] = now
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="key uses")
+
+    async def _write(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(GATHER_S)
+            uses, self._waiting = self._waiting, {}
+            try:
+                await self._keys.note_uses(uses)
+            except Unavailable as problem:
+                log.warning("key.use_lost", reason=problem.detail, cause=problem.cause)
+
+
+def _match(live: dict[str, ApiKey], key: str) -> ApiKey | None:
+    found = live.get(hint_of(key))
+    known = found.digest if found else ""
+    return found if hmac.compare_digest(digest_of(key), known) else None
 
 
 def _digest(key: bytes) -> bytes:

@@ -149,7 +149,7 @@ def _unstorable(value: Any) -> Iterator[Loc]:
 
 def _steps(path: str | None) -> Loc:
     """`.input.options[...]` and `.events[1]`, taken apart; what msgspec leaves open ends there."""
-    return [name or int(index) for name, index in _STEP.findall(path or "")]
+    return [name or int(index) for name, index in _STEP.findall((path or "").replace("[...]", ""))]
 
 
 def _choices(node: inspect.Type, path: Loc) -> Iterator[str]:

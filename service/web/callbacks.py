@@ -11,11 +11,11 @@ from service.core.change import Change, Outcome
 from service.core.lifecycle import advance
 from service.core.observation import Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
+from service.core.tokens import hide_tokens
 from service.providers.base import Access, Account, HttpReply
 from service.web.bodies import read_body
 from service.web.calls import Answer, Call
 from service.web.context import Web
-from service.web.tasks import count_finished
 
 log = structlog.get_logger()
 EXCERPT_MAX = 16 * 1024
@@ -66,8 +66,6 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     outcome = TAKEN.get(change.outcome, "accepted")
     web.running.metrics.callbacks.labels(provider, outcome).inc()
     task = change.tasks[0]
-    if change.outcome == "moved" and task.is_final:
-        count_finished(web.running.metrics, task)
     _tell("callback.accepted", provider, task_id, outcome, started, status=task.status)
     return RECEIVED
 
@@ -89,7 +87,7 @@ def _verify(web: Web, scope: Scope, provider: str) -> str:
 
 
 async def _take(web: Web, call: Call[None, None], access: Access, account: Account, task_id: str) -> Change:
-    body = _without_token(await read_body(call.scope, call.receive), call.scope["path_params"]["token"])
+    body = hide_tokens(await read_body(call.scope, call.receive))
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.scope["headers"]}
     request = HttpReply(status=0, headers=headers, body=body, received_at=web.env.now())
     observation = access.provider.parse_callback(request, account)
@@ -109,11 +107,6 @@ async def _take(web: Web, call: Call[None, None], access: Access, account: Accou
     if change.outcome == "mismatch":
         raise _Mismatched("This callback is about another task.")
     return change
-
-
-def _without_token(body: bytes, token: str) -> bytes:
-    """A provider may send the callback URL back; its token is a secret, and what is kept of the body is shown."""
-    return body.replace(token.encode(), b"(token)")
 
 
 def _tell(event: str, provider: str, task_id: str | None, outcome: str, started: float, **more: object) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from service.core.ids import PREFIXES
+from service.core.keys import Scope as Right
 from service.core.problems import NotFound
 from service.web.auth import Caller
 from service.web.context import Web
@@ -77,7 +78,8 @@ class Operation(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
     """One method of one path. Routes and OpenAPI are made from it, so neither can be ahead of the other.
 
     `answers` maps a good status to the type of its body (None: no body; a media type: text of it), `problems` lists the
-    statuses of refusals beyond those that `body`, `query` and the path bring with them. An `is_open` one needs no key.
+    statuses of refusals beyond those that `body`, `query` and the path bring with them. `right` is the scope that a key
+    must have; one without is open to everybody.
     """
 
     method: str
@@ -85,12 +87,12 @@ class Operation(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
     endpoint: Callable[[Web, Call[Q, B]], Awaitable[Reply]]
     summary: str
     tag: str
+    right: Right | None
     answers: Mapping[int, Any]
     query: type[Q] | None = None
     body: type[B] | None = None
     problems: tuple[int, ...] = ()
     headers: Mapping[str, str] = {}
-    is_open: bool = False
 
 
 def find_header(scope: Scope, name: bytes) -> str | None:

@@ -10,12 +10,18 @@ from service.core.tokens import CallbackTokens
 from service.outbound.guard import Guard
 from service.providers.base import Access
 from service.store.bus import Bus
+from service.store.keys import KeyStore
 from service.store.reads import Reads
+from service.store.vault import Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
+from service.web.auth import KeyRing
+from service.web.slots import Slots
 from service.web.tail import Tail
 
 STREAM_MAX = 1_000
+WAITS_MAX = 1_000
+REQUESTS_MAX = 1_000
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,16 +29,22 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
 
     writer: Writer
     reads: Reads
+    keys: KeyStore
     bus: Bus
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is believed: callers by key, providers by token, subscribers by address; `new_secret` makes a `whsec_...`."""
+    """Who is believed: callers by key, providers by token, subscribers by address; what is sealed at rest.
+
+    `new_secret` makes a `whsec_...`, `new_key` a `tk_live_...`.
+    """
 
     api_keys: tuple[str, ...]
     tokens: CallbackTokens
     guard: Guard
+    vault: Vault
     new_secret: Callable[[], str]
+    new_key: Callable[[], str]
 
     def __repr__(self) -> str:
         return "Trust()"
@@ -45,6 +57,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     stopping: asyncio.Event
     worker_alive: Callable[[], bool] | None = None
     stream_max: int = STREAM_MAX
+    requests_max: int = REQUESTS_MAX
 
 
 class WebContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,5 +79,8 @@ class Web:
         self.providers = context.providers
         self.trust = context.trust
         self.running = context.running
+        self.keys = KeyRing(context.trust.api_keys, context.store.keys, context.env, context.running.metrics)
         self.tail = Tail(context.store.reads, context.store.bus)
         self.gauges_until = 0.0
+        self.requests = Slots(context.running.requests_max, "requests")
+        self.waits = Slots(WAITS_MAX, "waiting requests")

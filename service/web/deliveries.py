@@ -3,13 +3,15 @@
 import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from service.core import delivering
 from service.core.change import Change
-from service.core.delivery import DeliveryStatus
+from service.core.delivery import Delivery, DeliveryStatus
 from service.core.problems import Conflict
 from service.core.views import DeliveryView, view_delivery
 from service.store.batch import Batch, Keys
+from service.store.vault import Unopened
 from service.web.calls import Answer, Call, json_answer
 from service.web.context import Web
 from service.web.queries import Cursor, Limit, encode_cursor, read_id_cursor
@@ -37,7 +39,7 @@ async def list_deliveries(web: Web, call: Call[ListDeliveries, None]) -> Answer:
     before = read_id_cursor(query.cursor, "delivery")
     page = await reads.list_deliveries(query.status or None, query.endpoint_id, query.task_id, query.limit, before)
     attempts = await reads.attempts_of([delivery.id for delivery in page.items])
-    views = [view_delivery(delivery, attempts[delivery.id]) for delivery in page.items]
+    views = [view_delivery(_opened(web, delivery), attempts[delivery.id]) for delivery in page.items]
     return json_answer(DeliveryList(data=views, next_cursor=encode_cursor(page.last)))
 
 
@@ -63,4 +65,16 @@ async def retry_delivery(web: Web, call: Call[None, None]) -> Answer:
 
 async def _view(web: Web, delivery_id: str) -> DeliveryView:
     delivery = await web.store.reads.get_delivery(delivery_id)
-    return view_delivery(delivery, (await web.store.reads.attempts_of([delivery_id]))[delivery_id])
+    attempts = (await web.store.reads.attempts_of([delivery_id]))[delivery_id]
+    return view_delivery(_opened(web, delivery), attempts)
+
+
+def _opened(web: Web, delivery: Delivery) -> Delivery:
+    """With its own URL readable, or with why it is not."""
+    if delivery.url is None:
+        return delivery
+    try:
+        url = web.trust.vault.open_url(delivery.url)
+    except Unopened as problem:
+        url = f"({problem})"
+    return replace(delivery, url=url)

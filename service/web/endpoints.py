@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from service.core import delivering
 from service.core.change import Change
-from service.core.delivery import Endpoint, Format
+from service.core.delivery import Endpoint, Format, Held
 from service.core.env import Env
 from service.core.problems import Conflict, invalid
 from service.core.views import DeliveryView, EndpointView, view_delivery, view_endpoint
@@ -99,16 +99,19 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 async def create_endpoint(web: Web, call: Call[None, CreateEndpoint]) -> Answer:
     settings = _given(call.body)
     await check_settings(web, settings)
-    enabled = settings.pop("enabled")
+    enabled, secret = settings.pop("enabled"), web.trust.new_secret()
     endpoint = Endpoint(
-        id=web.env.new_id("endpoint"), secret=web.trust.new_secret(), created_at=web.env.now(), **settings
+        id=web.env.new_id("endpoint"),
+        secret=web.trust.vault.seal(secret, "secret"),
+        created_at=web.env.now(),
+        **_sealed(web, settings),
     )
     if not enabled:
         endpoint = delivering.disable(endpoint, BY_REQUEST, web.env)
     await web.store.writer.change(Keys(), lambda _: Change(endpoints=(endpoint,)))
     log.info("endpoint.created", endpoint_id=endpoint.id, caller=call.caller.name)
     location = (b"location", b"/v1/endpoints/" + endpoint.id.encode())
-    return json_answer(view_endpoint(endpoint, 0, show_secret=True), 201, (location,))
+    return json_answer(view_endpoint(endpoint, Held(), secret=secret), 201, (location,))
 
 
 async def list_endpoints(web: Web, call: Call[ListEndpoints, None]) -> Answer:
@@ -116,14 +119,14 @@ async def list_endpoints(web: Web, call: Call[ListEndpoints, None]) -> Answer:
     found = [endpoint for endpoint in await web.store.reads.list_endpoints() if endpoint.id > after]
     page = found[: call.query.limit or len(found)]
     held = await web.store.reads.count_held()
-    views = [view_endpoint(endpoint, held.get(endpoint.id, 0)) for endpoint in page]
+    views = [view_endpoint(endpoint, held.get(endpoint.id, Held())) for endpoint in page]
     following = encode_cursor(page[-1].id) if len(page) < len(found) else None
     return json_answer(EndpointList(data=views, next_cursor=following))
 
 
 async def get_endpoint(web: Web, call: Call[None, None]) -> Answer:
     endpoint = await web.store.reads.get_endpoint(call.path_id("endpoint"))
-    return json_answer(view_endpoint(endpoint, await _count_held(web, endpoint.id)))
+    return json_answer(view_endpoint(endpoint, await _held(web, endpoint.id)))
 
 
 async def change_endpoint(web: Web, call: Call[None, ChangeEndpoint]) -> Answer:
@@ -131,12 +134,14 @@ async def change_endpoint(web: Web, call: Call[None, ChangeEndpoint]) -> Answer:
     await web.store.reads.get_endpoint(endpoint_id)
     await check_settings(web, settings)
 
+    settings = _sealed(web, settings)
+
     def decide(batch: Batch) -> Change:
         return _change(batch.endpoint(endpoint_id), settings, web.env)
 
     change = await web.store.writer.change(Keys(endpoints=(endpoint_id,)), decide)
     log.info("endpoint.changed", endpoint_id=endpoint_id, fields=sorted(settings), caller=call.caller.name)
-    return json_answer(view_endpoint(change.endpoints[0], await _count_held(web, endpoint_id)))
+    return json_answer(view_endpoint(change.endpoints[0], await _held(web, endpoint_id)))
 
 
 def _change(endpoint: Endpoint, settings: dict[str, Any], env: Env) -> Change:
@@ -154,8 +159,13 @@ def _given(body: msgspec.Struct) -> dict[str, Any]:
     return {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
 
 
-async def _count_held(web: Web, endpoint_id: str) -> int:
-    return (await web.store.reads.count_held()).get(endpoint_id, 0)
+def _sealed(web: Web, settings: dict[str, Any]) -> dict[str, Any]:
+    headers = settings.get("headers")
+    return settings if headers is None else {**settings, "headers": web.trust.vault.seal_headers(headers)}
+
+
+async def _held(web: Web, endpoint_id: str) -> Held:
+    return (await web.store.reads.count_held()).get(endpoint_id, Held())
 
 
 async def delete_endpoint(web: Web, call: Call[None, None]) -> Answer:
@@ -172,13 +182,14 @@ async def delete_endpoint(web: Web, call: Call[None, None]) -> Answer:
 async def rotate_secret(web: Web, call: Call[None, None]) -> Answer:
     endpoint_id, rotate = call.path_id("endpoint"), partial(delivering.rotate, env=web.env)
     secret = web.trust.new_secret()
+    sealed = web.trust.vault.seal(secret, "secret")
 
     def decide(batch: Batch) -> Change:
-        return Change(endpoints=(rotate(batch.endpoint(endpoint_id), secret),))
+        return Change(endpoints=(rotate(batch.endpoint(endpoint_id), sealed),))
 
     change = await web.store.writer.change(Keys(endpoints=(endpoint_id,)), decide)
     log.info("endpoint.rotated", endpoint_id=endpoint_id, caller=call.caller.name)
-    return json_answer(view_endpoint(change.endpoints[0], await _count_held(web, endpoint_id), show_secret=True))
+    return json_answer(view_endpoint(change.endpoints[0], await _held(web, endpoint_id), secret=secret))
 
 
 async def test_endpoint(web: Web, call: Call[None, None]) -> Answer:

@@ -14,6 +14,7 @@ from service.core.problems import (
     NotFound,
     Problem,
     TooLarge,
+    TooMany,
     Unauthorized,
     Unavailable,
     UnsupportedType,
@@ -49,6 +50,7 @@ STATUSES: dict[type[Problem], tuple[int, str]] = {
     TooLarge: (413, "Too large"),
     UnsupportedType: (415, "Unsupported content type"),
     InvalidRequest: (422, "Invalid request"),
+    TooMany: (429, "Too many attempts"),
     Failure: (500, "Internal error"),
     Unavailable: (503, "Unavailable"),
 }
@@ -87,6 +89,6 @@ def _headers(problem: Problem) -> Headers:
             return ((b"allow", problem.allowed.encode()),)
         case TooLarge():
             return ((b"connection", b"close"),)
-        case Unavailable():
+        case Unavailable() | TooMany():
             return ((b"retry-after", b"%d" % problem.retry_after_s),)
     return ()

@@ -5,7 +5,9 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from service.core.event import Envelope, EventType
+from service.core.event import EVENT_TYPES, Envelope, EventType
+from service.core.problems import NotFound
+from service.web.auth import Caller
 from service.web.calls import Answer, Call, json_answer
 from service.web.context import Web
 from service.web.queries import Cursor, Limit, encode_cursor, read_number_cursor
@@ -34,13 +36,23 @@ class _StoredPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+NOTHING = ("",)
+
+
+def types_for(caller: Caller, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Which types to look for, empty for all: events about endpoints are for those who may see endpoints."""
+    if caller.may("endpoints"):
+        return asked
+    return tuple(name for name in asked or EVENT_TYPES if not name.startswith("endpoint.")) or NOTHING
+
+
 async def list_events(web: Web, call: Call[ListEvents, None]) -> Answer:
     query = call.query
     found = await web.store.reads.events_after(
         read_number_cursor(query.cursor),
         query.limit + 1,
         task_id=query.task_id or None,
-        types=(query.type,) if query.type else (),
+        types=types_for(call.caller, (query.type,) if query.type else ()),
     )
     page = found[: query.limit]
     last = page[-1].seq if len(found) > query.limit else None
@@ -50,4 +62,6 @@ async def list_events(web: Web, call: Call[ListEvents, None]) -> Answer:
 
 async def get_event(web: Web, call: Call[None, None]) -> Answer:
     event = await web.store.reads.get_event(call.path_id("event"))
+    if event.type not in (types_for(call.caller, ()) or EVENT_TYPES):
+        raise NotFound("There is no such event.")
     return Answer(200, event.body)

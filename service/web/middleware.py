@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from contextlib import nullcontext
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -14,9 +15,12 @@ from service.telemetry import Metrics, request_context
 from service.web.bodies import drain
 from service.web.calls import Headers, find_header
 from service.web.errors import ClientGone, Failure, render_problem
+from service.web.slots import Slots
 
 log = structlog.get_logger()
 
+ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Answered however much is going on."""
 GONE = 499
 """In metrics alone: the client hung up before it was answered."""
 SECURITY: Headers = (
@@ -32,10 +36,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 class Gate:
     """The outermost layer: nothing leaves without it, and no exception passes it."""
 
-    def __init__(self, app: ASGIApp, env: Env, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, env: Env, metrics: Metrics, requests: Slots) -> None:
         self._app = app
         self._env = env
         self._metrics = metrics
+        self._requests = requests
         self._counters: dict[tuple[str, int], Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._is_told: bool | None = None
@@ -56,7 +61,8 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         try:
-            await self._app(scope, receive, exchange.send)
+            with nullcontext() if scope["path"] in ALWAYS else self._requests.taken():
+                await self._app(scope, receive, exchange.send)
         except ClientGone:
             return
         except Problem as problem:

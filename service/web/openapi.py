@@ -19,6 +19,7 @@ TAGS = {
     "Endpoints": "Subscribers: each gets the events it asked for, signed after Standard Webhooks.",
     "Deliveries": "One event on its way to one endpoint, with every attempt.",
     "Providers": "What the upstream APIs can do, and where they call back.",
+    "Keys": "Who may call this service, and what for.",
     "Operation": "For whoever runs the service; without a key.",
 }
 ABOUT = """Submit an image-generation task once; Taskhook submits it to the provider, takes the callback, polls where
@@ -26,6 +27,7 @@ none comes, and forwards one normalized, signed event to each subscriber.
 
 Every call under `/v1` needs a key: `Authorization: Bearer KEY`. Refusals are `application/problem+json` (RFC 9457); a
 422 names each wrong field in `errors`. Every answer carries `X-Request-ID`, which is in the service's log too."""
+ABOUT_KEYS = "A key of this service. Each operation names the scope it needs; `admin` has them all."
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 _PARAMETERS = {
     "id": "The id of the thing.",
@@ -53,12 +55,11 @@ def build_document(operations: Sequence[Operation[Any, Any]]) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "This service"}],
-        "security": [{"key": []}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in components.items() if name not in queries},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A key of this service."}},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": ABOUT_KEYS}},
         },
     }
 
@@ -77,8 +78,7 @@ def _describe(operation: Operation[Any, Any], components: Json) -> Json:
         "responses": {str(status): _answer(status, kind) for status, kind in operation.answers.items()},
     }
     described["responses"] |= {str(status): _problem(status) for status in problems_of(operation)}
-    if operation.is_open:
-        described["security"] = []
+    described["security"] = [] if operation.right is None else [{"key": [operation.right]}]
     if operation.body is not None:
         described["requestBody"] = _request_body(operation.body)
     return described
@@ -87,8 +87,8 @@ def _describe(operation: Operation[Any, Any], components: Json) -> Json:
 def problems_of(operation: Operation[Any, Any]) -> list[int]:
     """Every status with which the operation can refuse."""
     found = {*operation.problems, 500, 503} - set(operation.answers)
-    if not operation.is_open:
-        found.add(401)
+    if operation.right is not None:
+        found |= {401, 403, 429}
     if operation.body is not None:
         found |= {400, 413, 415, 422}
     if operation.query is not None:
@@ -146,7 +146,7 @@ def _answer(status: int, kind: Any) -> Json:
     words = {200: "Done.", 201: "Created.", 202: "Accepted.", 204: "Done; there is nothing to tell."}
     described: Json = {"description": words.get(status, TITLES.get(status, "") + ".")}
     if isinstance(kind, str):
-        described["content"] = {kind: {"schema": {"type": "string"}}}
+        described["content"] = {kind: {"schema": {"type": "object" if kind.endswith("json") else "string"}}}
     elif kind is not None:
         described["content"] = {"application/json": {"schema": {"$ref": REF.format(name=kind.__name__)}}}
     return described
@@ -158,6 +158,6 @@ def _problem(status: int) -> Json:
         "description": f"{TITLES[status]}.",
         "content": {"application/problem+json": {"schema": schema}},
     }
-    if status == 503:
+    if status in (429, 503):
         described["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return described

@@ -1,14 +1,17 @@
 """What operators ask: is it alive, is it ready, what does it count, which providers does it have."""
 
 import time
+from datetime import datetime
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from service.core.breaker import Breaker, State
 from service.core.problems import Unavailable
 from service.core.times import from_ms, rfc3339, to_ms
-from service.core.views import Time
+from service.core.views import Time, time_or_null
+from service.core.why import CLOSED
 from service.providers.base import Access, Limits, Model
 from service.web.calls import Answer, Call, json_answer
 from service.web.context import Web
@@ -16,7 +19,6 @@ from service.web.creating import setting_of
 
 GAUGES_S = 5.0
 """A scrape counts again after this time at the earliest."""
-LATE_S = 60.0
 OPEN = {"tasks": ("queued", "running"), "deliveries": ("pending", "sending", "held", "failed")}
 
 
@@ -38,11 +40,20 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     checks: dict[str, Check]
 
 
+class Circuit(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the provider answers. Not `closed`: after `failures` in a row its tasks wait, and one at a time tries it."""
+
+    state: State
+    failures: int
+    since: Time | None
+    next_probe_at: Time | None
+
+
 class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
     """One provider: what its API can do, and whether it can be used here.
 
     `blocking`: its answer is the result. `healthy` is null where it is not configured, and false while the account
-    rests until `paused_until` because the provider asked for it.
+    rests until `paused_until` because the provider asked for it, or while its circuit is not closed.
     """
 
     id: str
@@ -50,6 +61,7 @@ class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
     setting: str
     healthy: bool | None
     paused_until: Time | None
+    circuit: Circuit
     callbacks: bool
     polling: bool
     blocking: bool
@@ -75,11 +87,10 @@ async def get_health(_web: Web, _call: Call[None, None]) -> Answer:
 async def get_readiness(web: Web, _call: Call[None, None]) -> Answer:
     checks = {"service": _check_service(web), "database": Check(ok=True)}
     try:
-        oldest_ms = await web.store.reads.oldest_due_ms()
+        await web.store.writer.check()
+        checks |= await _check_work(web)
     except Unavailable as problem:
         checks["database"] = Check(ok=False, note=problem.detail)
-    else:
-        checks |= _check_worker(web, oldest_ms)
     ready = all(check.ok for check in checks.values())
     return json_answer(Readiness(status="ok" if ready else "unavailable", checks=checks), 200 if ready else 503)
 
@@ -88,14 +99,22 @@ def _check_service(web: Web) -> Check:
     return Check(ok=False, note="It is stopping.") if web.running.stopping.is_set() else Check(ok=True)
 
 
-def _check_worker(web: Web, oldest_ms: int | None) -> dict[str, Check]:
-    """Work that is late is told and no more: limits of an account make it wait too, and callbacks must go on."""
+async def _check_work(web: Web) -> dict[str, Check]:
+    """Work that nobody takes tells of a worker that is gone or hangs, in this process or another."""
+    checks = {"worker": Check(ok=True)}
     alive = web.running.worker_alive
-    late_s = _late_s(web, oldest_ms)
-    note = f"The oldest due work has been waiting for {late_s:.0f} s." if late_s > LATE_S else UNSET
-    if alive is None:
-        return {"worker": Check(ok=True, note=note)} if note is not UNSET else {}
-    return {"worker": Check(ok=True, note=note) if alive() else Check(ok=False, note="It ended by a mistake.")}
+    if alive is not None and not alive():
+        checks["worker"] = Check(ok=False, note="It ended by a mistake.")
+    elif (overdue_at := await web.store.reads.find_overdue(_accounts(web), web.env.now())) is not None:
+        late_s = (web.env.now() - overdue_at).total_seconds()
+        checks["worker"] = Check(ok=False, note=f"The oldest due work has been waiting for {late_s:.0f} s.")
+    if parked := await web.store.reads.count_parked():
+        checks["faults"] = Check(ok=True, note=f"Parked until a retry: {parked}; see GET /v1/faults.")
+    return checks
+
+
+def _accounts(web: Web) -> dict[str, Limits]:
+    return {name: access.limits for name, access in web.providers.items() if access.account is not None}
 
 
 def _late_s(web: Web, oldest_ms: int | None) -> float:
@@ -120,25 +139,37 @@ async def _refresh_gauges(web: Web) -> None:
         for status in OPEN[noun]:
             gauge.labels(status).set(counts[noun].get(status, 0))
     metrics.oldest_due.set(_late_s(web, await web.store.reads.oldest_due_ms()))
+    metrics.parked.set(await web.store.reads.count_parked())
+    accounts = await web.store.reads.accounts()
+    for provider in _accounts(web):
+        _, breaker = accounts.get(provider, (0, CLOSED))
+        metrics.accounts_open.labels(provider).set(breaker.since is not None)
 
 
 async def list_providers(web: Web, _call: Call[None, None]) -> Answer:
-    paused = await web.store.reads.paused_accounts()
+    accounts = await web.store.reads.accounts()
     views = [
-        _view_provider(access, paused.get(name, 0), to_ms(web.env.now())) for name, access in web.providers.items()
+        _view_provider(access, *accounts.get(name, (0, CLOSED)), web.env.now())
+        for name, access in web.providers.items()
     ]
     return json_answer(ProviderList(data=views))
 
 
-def _view_provider(access: Access, paused_ms: int, now_ms: int) -> ProviderView:
+def _view_provider(access: Access, paused_ms: int, breaker: Breaker, now: datetime) -> ProviderView:
     able, configured = access.provider.capabilities, access.account is not None
-    rests = configured and paused_ms > now_ms
+    rests = configured and paused_ms > to_ms(now)
     return ProviderView(
         id=access.provider.id,
         configured=configured,
         setting=setting_of(access.provider.id),
-        healthy=not rests if configured else None,
+        healthy=not rests and breaker.since is None if configured else None,
         paused_until=rfc3339(from_ms(paused_ms)) if rests else None,
+        circuit=Circuit(
+            state=breaker.state(now),
+            failures=breaker.submits + breaker.polls,
+            since=time_or_null(breaker.since),
+            next_probe_at=time_or_null(breaker.probe_at),
+        ),
         callbacks=able.callbacks,
         polling=able.polling,
         blocking=able.blocking,

@@ -9,11 +9,12 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.core.event import Envelope
+from service.core.keys import Scope as Right
 from service.core.problems import NotFound
 from service.core.views import DeliveryView, EndpointView, TaskView
 from service.core.why import Why
-from service.web import callbacks, deliveries, docs, endpoints, events, operations, stream, tasks
-from service.web.auth import NOBODY, Keys
+from service.web import callbacks, deliveries, docs, endpoints, events, faults, keys, operations, stream, tasks
+from service.web.auth import NOBODY, Caller
 from service.web.bodies import check_content_type, decode_body, read_body
 from service.web.calls import Answer, B, Call, Operation, Q, Reply, find_header
 from service.web.context import Web, WebContext
@@ -29,6 +30,7 @@ LAST_EVENT = {"Last-Event-ID": "Go on after this event; without it the stream st
 
 def _op(
     tag: str,
+    right: Right | None,
     line: str,
     endpoint: Callable[[Web, Call[Q, B]], Awaitable[Reply]],
     summary: str,
@@ -45,12 +47,12 @@ def _op(
         endpoint=endpoint,
         summary=summary,
         tag=tag,
+        right=right,
         answers=answers,
         query=query,
         body=body,
         problems=problems,
         headers=headers or {},
-        is_open=not path.startswith("/v1/"),
     )
 
 
@@ -65,50 +67,56 @@ async def get_docs(_web: Web, _call: Call[None, None]) -> Answer:
 
 
 # fmt: off
-T, E, S, D, P, O = "Tasks", "Events", "Endpoints", "Deliveries", "Providers", "Operation"  # noqa: E741
+T, E, S, D, P, K, O = "Tasks", "Events", "Endpoints", "Deliveries", "Providers", "Keys", "Operation"  # noqa: E741
+OPEN = None
 # ruff: noqa: E501
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
-    _op(P, "POST /callbacks/{provider}/{token:path}", callbacks.receive_callback, "Take a provider's callback", {200: callbacks.Received}, problems=(400, 403, 409, 413)),
-    _op(T, "POST /v1/tasks", tasks.create_task, "Create a task", {202: TaskView, 200: TaskView}, body=tasks.CreateTask, problems=(409,), headers=IDEMPOTENCY),
-    _op(T, "GET /v1/tasks", tasks.list_tasks, "List tasks, newest first", {200: tasks.TaskList}, query=tasks.ListTasks),
-    _op(T, "GET /v1/tasks/{id}", tasks.get_task, "Get a task, or wait for its end", {200: TaskView}, query=tasks.GetTask),
-    _op(T, "GET /v1/tasks/{id}/timeline", tasks.get_timeline, "What happened to a task", {200: tasks.Timeline}, query=tasks.GetTimeline),
-    _op(T, "GET /v1/tasks/{id}/why", tasks.get_why, "Why a task is where it is, and what comes next", {200: Why}),
-    _op(T, "POST /v1/tasks/{id}/cancel", tasks.cancel_task, "Stop tracking a task", {200: TaskView}, problems=(409,)),
-    _op(T, "DELETE /v1/tasks/{id}", tasks.erase_task, "Erase what a final task holds", {204: None}, problems=(409,)),
-    _op(E, "GET /v1/events/stream", stream.stream_events, "Follow events as they happen", {200: EVENT_STREAM}, query=stream.StreamEvents, headers=LAST_EVENT),
-    _op(E, "GET /v1/events", events.list_events, "List events, oldest first", {200: events.EventList}, query=events.ListEvents),
-    _op(E, "GET /v1/events/{id}", events.get_event, "Get an event", {200: Envelope}),
-    _op(S, "POST /v1/endpoints", endpoints.create_endpoint, "Create an endpoint; its secret is shown", {201: EndpointView}, body=endpoints.CreateEndpoint),
-    _op(S, "GET /v1/endpoints", endpoints.list_endpoints, "List endpoints", {200: endpoints.EndpointList}, query=endpoints.ListEndpoints),
-    _op(S, "GET /v1/endpoints/{id}", endpoints.get_endpoint, "Get an endpoint", {200: EndpointView}),
-    _op(S, "PATCH /v1/endpoints/{id}", endpoints.change_endpoint, "Change, enable or disable an endpoint", {200: EndpointView}, body=endpoints.ChangeEndpoint),
-    _op(S, "DELETE /v1/endpoints/{id}", endpoints.delete_endpoint, "Delete an endpoint", {204: None}),
-    _op(S, "POST /v1/endpoints/{id}/rotate-secret", endpoints.rotate_secret, "A new secret; for 24 hours both sign", {200: EndpointView}),
-    _op(S, "POST /v1/endpoints/{id}/test", endpoints.test_endpoint, "Send a taskhook.ping now", {202: DeliveryView}),
-    _op(S, "POST /v1/endpoints/{id}/recover", endpoints.recover, "Send again what was not received", {200: endpoints.Recovered}, body=endpoints.Recover, problems=(409,)),
-    _op(D, "GET /v1/deliveries", deliveries.list_deliveries, "List deliveries, newest first", {200: deliveries.DeliveryList}, query=deliveries.ListDeliveries),
-    _op(D, "GET /v1/deliveries/{id}", deliveries.get_delivery, "Get a delivery with its attempts", {200: DeliveryView}),
-    _op(D, "POST /v1/deliveries/{id}/retry", deliveries.retry_delivery, "One attempt now", {202: DeliveryView}, problems=(409,)),
-    _op(P, "GET /v1/providers", operations.list_providers, "List providers, their models and limits", {200: operations.ProviderList}),
-    _op(O, "GET /healthz", operations.get_health, "Whether the process answers", {200: operations.Health}),
-    _op(O, "GET /readyz", operations.get_readiness, "Whether requests may be sent here", {200: operations.Readiness, 503: operations.Readiness}),
-    _op(O, "GET /metrics", operations.get_metrics, "Metrics in Prometheus text format", {200: TEXT}),
-    _op(O, "GET /openapi.json", get_openapi, "This document", {200: docs.ANY}),
-    _op(O, "GET /docs", get_docs, "This document for people", {200: HTML}),
+    _op(P, OPEN, "POST /callbacks/{provider}/{token:path}", callbacks.receive_callback, "Take a provider's callback", {200: callbacks.Received}, problems=(400, 403, 409, 413)),
+    _op(T, "tasks:write", "POST /v1/tasks", tasks.create_task, "Create a task", {202: TaskView, 200: TaskView}, body=tasks.CreateTask, problems=(409,), headers=IDEMPOTENCY),
+    _op(T, "tasks:read", "GET /v1/tasks", tasks.list_tasks, "List tasks, newest first", {200: tasks.TaskList}, query=tasks.ListTasks),
+    _op(T, "tasks:read", "GET /v1/tasks/{id}", tasks.get_task, "Get a task, or wait for its end", {200: TaskView}, query=tasks.GetTask),
+    _op(T, "tasks:read", "GET /v1/tasks/{id}/timeline", tasks.get_timeline, "What happened to a task", {200: tasks.Timeline}, query=tasks.GetTimeline),
+    _op(T, "tasks:read", "GET /v1/tasks/{id}/why", tasks.get_why, "Why a task is where it is, and what comes next", {200: Why}),
+    _op(T, "tasks:write", "POST /v1/tasks/{id}/cancel", tasks.cancel_task, "Stop tracking a task", {200: TaskView}, problems=(409,)),
+    _op(T, "tasks:write", "DELETE /v1/tasks/{id}", tasks.erase_task, "Erase what a final task holds", {204: None}, problems=(409,)),
+    _op(E, "tasks:read", "GET /v1/events/stream", stream.stream_events, "Follow events as they happen", {200: EVENT_STREAM}, query=stream.StreamEvents, headers=LAST_EVENT),
+    _op(E, "tasks:read", "GET /v1/events", events.list_events, "List events, oldest first", {200: events.EventList}, query=events.ListEvents),
+    _op(E, "tasks:read", "GET /v1/events/{id}", events.get_event, "Get an event", {200: Envelope}),
+    _op(S, "endpoints", "POST /v1/endpoints", endpoints.create_endpoint, "Create an endpoint; its secret is shown", {201: EndpointView}, body=endpoints.CreateEndpoint),
+    _op(S, "endpoints", "GET /v1/endpoints", endpoints.list_endpoints, "List endpoints", {200: endpoints.EndpointList}, query=endpoints.ListEndpoints),
+    _op(S, "endpoints", "GET /v1/endpoints/{id}", endpoints.get_endpoint, "Get an endpoint", {200: EndpointView}),
+    _op(S, "endpoints", "PATCH /v1/endpoints/{id}", endpoints.change_endpoint, "Change, enable or disable an endpoint", {200: EndpointView}, body=endpoints.ChangeEndpoint),
+    _op(S, "endpoints", "DELETE /v1/endpoints/{id}", endpoints.delete_endpoint, "Delete an endpoint", {204: None}),
+    _op(S, "endpoints", "POST /v1/endpoints/{id}/rotate-secret", endpoints.rotate_secret, "A new secret; for 24 hours both sign", {200: EndpointView}),
+    _op(S, "endpoints", "POST /v1/endpoints/{id}/test", endpoints.test_endpoint, "Send a taskhook.ping now", {202: DeliveryView}),
+    _op(S, "endpoints", "POST /v1/endpoints/{id}/recover", endpoints.recover, "Send again what was not received", {200: endpoints.Recovered}, body=endpoints.Recover, problems=(409,)),
+    _op(D, "endpoints", "GET /v1/deliveries", deliveries.list_deliveries, "List deliveries, newest first", {200: deliveries.DeliveryList}, query=deliveries.ListDeliveries),
+    _op(D, "endpoints", "GET /v1/deliveries/{id}", deliveries.get_delivery, "Get a delivery with its attempts", {200: DeliveryView}),
+    _op(D, "endpoints", "POST /v1/deliveries/{id}/retry", deliveries.retry_delivery, "One attempt now", {202: DeliveryView}, problems=(409,)),
+    _op(P, "tasks:read", "GET /v1/providers", operations.list_providers, "List providers, their models and limits", {200: operations.ProviderList}),
+    _op(K, "admin", "POST /v1/keys", keys.create_key, "Make a key; it is shown this once", {201: keys.KeyView}, body=keys.CreateKey, problems=(409,)),
+    _op(K, "admin", "GET /v1/keys", keys.list_keys, "List keys, oldest first", {200: keys.KeyList}, query=keys.ListKeys),
+    _op(K, "admin", "DELETE /v1/keys/{id}", keys.revoke_key, "Revoke a key, everywhere within seconds", {204: None}),
+    _op(O, "admin", "GET /v1/faults", faults.list_faults, "List what work failed on by our own mistake", {200: faults.FaultList}),
+    _op(O, "admin", "POST /v1/faults/{id}/retry", faults.retry_fault, "Work on what is parked again", {202: faults.FaultView}, problems=(409,)),
+    _op(O, OPEN, "GET /healthz", operations.get_health, "Whether the process answers", {200: operations.Health}),
+    _op(O, OPEN, "GET /readyz", operations.get_readiness, "Whether requests may be sent here", {200: operations.Readiness, 503: operations.Readiness}),
+    _op(O, OPEN, "GET /metrics", operations.get_metrics, "Metrics in Prometheus text format", {200: TEXT}),
+    _op(O, OPEN, "GET /openapi.json", get_openapi, "This document", {200: docs.ANY}),
+    _op(O, OPEN, "GET /docs", get_docs, "This document for people", {200: HTML}),
 )
 # fmt: on
 
 
 def build_app(context: WebContext, mounts: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The whole of HTTP coming in, as one ASGI application."""
-    web, keys = Web(context), Keys(context.trust.api_keys)
+    web = Web(context)
     by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    routes = [Route(path, _Resource(web, keys, found)) for path, found in by_path.items()]
+    routes = [Route(path, _Resource(web, found)) for path, found in by_path.items()]
     router = Router([*routes, *mounts], redirect_slashes=False, default=_nothing_here)
-    return Gate(router, context.env, context.running.metrics)
+    return Gate(router, context.env, context.running.metrics, web.requests)
 
 
 @cache
@@ -128,24 +136,29 @@ async def _nothing_here(_scope: Scope, _receive: Receive, _send: Send) -> None:
 class _Resource:
     """One path: who may come in, by which method, with what."""
 
-    def __init__(self, web: Web, keys: Keys, operations: Mapping[str, Operation[Any, Any]]) -> None:
+    def __init__(self, web: Web, operations: Mapping[str, Operation[Any, Any]]) -> None:
         self._web = web
-        self._keys = keys
-        self._is_open = all(operation.is_open for operation in operations.values())
+        self._is_open = all(operation.right is None for operation in operations.values())
         self._operations = dict(operations)
         if "GET" in operations:
             self._operations["HEAD"] = operations["GET"]
         self._decoders = {method: _decoder(operation.body) for method, operation in operations.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = NOBODY if self._is_open else self._keys.authenticate(find_header(scope, b"authorization"))
+        caller = NOBODY if self._is_open else await self._authenticate(scope)
         operation = self._operations.get(scope["method"])
         if operation is None:
             raise MethodNotAllowed(", ".join(self._operations))
+        if operation.right is not None:
+            caller.check(operation.right)
         query = None if operation.query is None else decode_query(scope["query_string"], operation.query)
         body = None if operation.body is None else await self._read(scope, receive)
         reply = await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
         await reply(receive, send)
+
+    async def _authenticate(self, scope: Scope) -> Caller:
+        address, _ = scope.get("client") or ("", 0)
+        return await self._web.keys.authenticate(find_header(scope, b"authorization"), address)
 
     async def _read(self, scope: Scope, receive: Receive) -> Any:
         check_content_type(find_header(scope, b"content-type"))

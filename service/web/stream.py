@@ -11,9 +11,10 @@ from starlette.types import Receive, Send
 from service.core.event import EVENT_TYPES
 from service.core.problems import FieldError, InvalidRequest, Unavailable
 from service.store.reads import StoredEvent
+from service.web.auth import Caller
 from service.web.calls import ID_SHAPES, Call, first_of, gone
 from service.web.context import Web
-from service.web.events import TaskId
+from service.web.events import TaskId, types_for
 from service.web.queries import query_error
 from service.web.tail import PAGE
 
@@ -44,11 +45,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def stream_events(web: Web, call: Call[StreamEvents, None]) -> "EventStream":
-    wanted = Wanted(task_id=call.query.task_id or None, types=_read_types(call.query.types))
+    types = types_for(call.caller, _read_types(call.query.types))
+    wanted = Wanted(task_id=call.query.task_id or None, types=types)
     last_id = _read_last_id(call)
     reads = web.store.reads
     position = await reads.position_of(last_id) if last_id else await reads.last_position()
-    return EventStream(web, wanted, position, is_head=call.scope["method"] == "HEAD")
+    return EventStream(web, call.caller, wanted, position, is_head=call.scope["method"] == "HEAD")
 
 
 def _read_last_id(call: Call[StreamEvents, None]) -> str | None:
@@ -71,8 +73,9 @@ def _read_types(text: str | None) -> tuple[str, ...]:
 class EventStream:
     """The reply to one client, from a place in the stream on. It holds one page of events at most."""
 
-    def __init__(self, web: Web, wanted: Wanted, position: int, *, is_head: bool) -> None:
+    def __init__(self, web: Web, caller: Caller, wanted: Wanted, position: int, *, is_head: bool) -> None:
         self._web = web
+        self._caller = caller
         self._tail = web.tail
         self._wanted = wanted
         self._position = position
@@ -83,11 +86,12 @@ class EventStream:
         running = self._web.running
         if self._tail.clients >= running.stream_max:
             raise Unavailable("Too many clients follow the stream.", retry_after_s=RETRY_AFTER_S)
-        with running.metrics.streams.track_inprogress():
+        with running.metrics.streams.track_inprogress(), self._web.requests.lent():
             async with self._tail.followed():
                 await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
                 if not self._is_head:
-                    await first_of(None, self._write(send), gone(receive), running.stopping.wait())
+                    revoked = self._web.keys.until_revoked(self._caller)
+                    await first_of(None, self._write(send), gone(receive), running.stopping.wait(), revoked)
         with suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await send({"type": "http.response.body", "body": b""})

@@ -11,11 +11,11 @@ from msgspec import UNSET, Meta, UnsetType
 
 from service.core import lifecycle
 from service.core.delivery import Attempt, Delivery
-from service.core.problems import FieldError, InvalidRequest
+from service.core.problems import FieldError, InvalidRequest, Unauthorized
 from service.core.task import Status, Task, TaskInput
 from service.core.times import after, rfc3339
 from service.core.views import TaskView, TimelineItem, view_entry, view_task
-from service.core.why import Why, explain
+from service.core.why import CLOSED, Why, explain
 from service.store import upkeep
 from service.store.reads import TaskFilter
 from service.telemetry import Metrics
@@ -103,7 +103,7 @@ async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
         model=model.name,
         input=wanted.input,
         metadata=wanted.metadata,
-        webhook_url=wanted.webhook_url,
+        webhook_url=None if wanted.webhook_url is None else web.trust.vault.seal_url(wanted.webhook_url),
         on_unconfirmed=wanted.on_unconfirmed,
         created_at=now,
         deadline_at=after(now, wanted.timeout_s),
@@ -150,10 +150,13 @@ async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Ta
     with web.store.bus.subscribed(task_id) as bell:
         task = await web.store.reads.get_task(task_id)
         while not task.is_final and (left_s := until - time.monotonic()) > 0:
-            rang = await first_of(left_s, bell.wait(None), gone(call.receive), web.running.stopping.wait())
+            with web.waits.taken(), web.requests.lent():
+                rang = await first_of(left_s, bell.wait(None), gone(call.receive), web.running.stopping.wait())
             if rang != 0:
                 break
             task = await web.store.reads.get_task(task_id)
+    if not await web.keys.holds(call.caller):
+        raise Unauthorized("This key was revoked.")
     return task
 
 
@@ -176,16 +179,8 @@ async def cancel_task(web: Web, call: Call[None, None]) -> Answer:
     change = await web.store.writer.change_task(call.path_id("task"), partial(lifecycle.cancel, env=web.env))
     task = change.tasks[0]
     if change.outcome == "moved":
-        count_finished(web.running.metrics, task)
         log.info("task.canceled", task_id=task.id, provider=task.provider, caller=call.caller.name)
     return json_answer(view_task(task))
-
-
-def count_finished(metrics: Metrics, task: Task) -> None:
-    if task.finished_at is not None:
-        metrics.tasks_finished.labels(task.provider, task.status, task.via or "").inc()
-        duration_s = (task.finished_at - task.created_at).total_seconds()
-        metrics.task_seconds.labels(task.provider, task.status).observe(duration_s)
 
 
 async def erase_task(web: Web, call: Call[None, None]) -> Answer:
@@ -231,5 +226,5 @@ async def get_why(web: Web, call: Call[None, None]) -> Answer:
 async def _explain(web: Web, task: Task) -> Why:
     access = web.providers.get(task.provider)
     policy = access.policy if access and access.account else None
-    paused = await web.store.reads.paused_accounts()
-    return explain(task, policy, paused.get(task.provider, 0), web.env.now())
+    paused_ms, breaker = (await web.store.reads.accounts()).get(task.provider, (0, CLOSED))
+    return explain(task, policy, paused_ms, web.env.now(), breaker)

@@ -3,15 +3,19 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from itertools import count
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from service.core import delivering
 from service.core.change import Change
-from service.core.delivery import Endpoint
 from service.core.env import Env
 from service.core.event import render_cloudevent
+from service.core.masking import mask, secrets_in_url
 from service.core.problems import NotFound, Unavailable
 from service.core.signing import sign
 from service.outbound.client import Attempted, Poster
@@ -19,14 +23,34 @@ from service.store import claims
 from service.store.batch import Batch, Keys
 from service.store.claims import Parcel
 from service.store.driver import Driver
+from service.store.vault import Unopened, Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
+from service.worker.faults import again_s, putting_aside
 
 log = structlog.get_logger()
+AT_ONCE = 1_024
+"""Attempts of this process; what is more waits for its turn in the database."""
 LEASE_S = 40.0
 """Longer than an attempt and the time to write it down."""
-AGAIN_S = 0.5
 CONTENT_TYPES = {"standard": "application/json", "cloudevents": "application/cloudevents+json"}
+
+
+class _Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a delivery goes, with what, signed by whom: readable for the time of one attempt."""
+
+    url: str
+    headers: dict[str, str]
+    secrets: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return "_Opened()"
+
+    def mask(self, outcome: delivering.Outcome) -> delivering.Outcome:
+        """A subscriber may send back what it got."""
+        known = [*self.headers.values(), *self.secrets, *secrets_in_url(self.url)]
+        texts = {name: getattr(outcome, name) for name in ("excerpt", "error", "location")}
+        return replace(outcome, **{name: text and mask(text, known) for name, text in texts.items()})
 
 
 class DeliveryWork:
@@ -40,6 +64,7 @@ class DeliveryWork:
         env: Env,
         metrics: Metrics,
         *,
+        vault: Vault,
         signing_secret: str,
         schedule: Sequence[float],
         source: str,
@@ -49,6 +74,7 @@ class DeliveryWork:
         self._poster = poster
         self._env = env
         self._metrics = metrics
+        self._vault = vault
         self._signing_secret = signing_secret
         self._schedule = schedule
         self._source = source
@@ -62,7 +88,7 @@ class DeliveryWork:
         claimed_at = time.monotonic()
 
         async def work(batch: Batch) -> claims.DeliveryClaim:
-            return await claims.claim_due_deliveries(batch, free, LEASE_S)
+            return await claims.claim_due_deliveries(batch, free, LEASE_S, AT_ONCE)
 
         claim = await self._writer.run(work)
         return [(parcel, claimed_at) for parcel in claim.parcels], claim.next_due_at
@@ -72,22 +98,37 @@ class DeliveryWork:
         parcel, claimed_at = item
         if time.monotonic() - claimed_at > LEASE_S / 2:
             return None  # this process was frozen: another one may hold it by now
-        at = self._env.now()
-        body, headers, secrets = self._render(parcel, at)
-        headers |= sign(secrets, parcel.delivery.event_id, int(at.timestamp()), body)
-        url = parcel.endpoint.url if parcel.endpoint else parcel.delivery.url or ""
-        attempted = await self._poster.post(url, headers, body)
-        return await self._record(parcel, _outcome(attempted, at))
+        async with putting_aside(self._writer, parcel.delivery.id):
+            return await self._attempt(parcel)
 
-    def _render(self, parcel: Parcel, at: datetime) -> tuple[bytes, dict[str, str], tuple[str, ...]]:
+    async def _attempt(self, parcel: Parcel) -> datetime | None:
+        at = self._env.now()
+        try:
+            opened = self._open(parcel, at)
+        except Unopened as problem:
+            return await self._record(parcel, _not_sent(f"not sent: its secrets are {problem}", at))
+        body = self._body(parcel)
+        kind = CONTENT_TYPES[parcel.endpoint.format if parcel.endpoint else "standard"]
+        signed = sign(opened.secrets, parcel.delivery.event_id, int(at.timestamp()), body)
+        attempted = await self._poster.post(opened.url, {**opened.headers, "Content-Type": kind, **signed}, body)
+        return await self._record(parcel, opened.mask(_outcome(attempted, at)))
+
+    def _open(self, parcel: Parcel, at: datetime) -> _Opened:
+        """Raises Unopened. An old secret that can't be read no longer signs."""
         endpoint = parcel.endpoint
         if endpoint is None:
-            return parcel.body, {"Content-Type": CONTENT_TYPES["standard"]}, (self._signing_secret,)
-        headers = {**endpoint.headers, "Content-Type": CONTENT_TYPES[endpoint.format]}
-        return self._body(parcel, endpoint), headers, endpoint.secrets_at(at)
+            url = self._vault.open_url(parcel.delivery.url or "")
+            return _Opened(url=url, headers={}, secrets=(self._signing_secret,))
+        newest, *older = endpoint.secrets_at(at)
+        secrets = [self._vault.open(newest, "secret")]
+        for secret in older:
+            with suppress(Unopened):
+                secrets.append(self._vault.open(secret, "secret"))
+        headers = self._vault.open_headers(endpoint.headers)
+        return _Opened(url=endpoint.url, headers=headers, secrets=tuple(secrets))
 
-    def _body(self, parcel: Parcel, endpoint: Endpoint) -> bytes:
-        if endpoint.format == "standard":
+    def _body(self, parcel: Parcel) -> bytes:
+        if parcel.endpoint is None or parcel.endpoint.format == "standard":
             return parcel.body
         return render_cloudevent(parcel.body, self._source, parcel.delivery.task_id)
 
@@ -101,15 +142,16 @@ class DeliveryWork:
             return delivering.after_attempt(delivery, endpoint, outcome, lease, self._env, self._schedule)
 
         keys = Keys(deliveries=(delivery_id,), endpoints=(endpoint_id,) if endpoint_id else ())
-        while True:
+        for tries in count():
             try:
                 change = await self._writer.change(keys, decide)
             except Unavailable:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(again_s(tries))
             except NotFound:
                 return None
             else:
-                return self._told(change, outcome)
+                break
+        return self._told(change, outcome)
 
     def _told(self, change: Change, outcome: delivering.Outcome) -> datetime | None:
         delivery = change.deliveries[0]
@@ -128,11 +170,14 @@ class DeliveryWork:
             error=outcome.error,
             duration_ms=outcome.duration_ms,
         )
-        for endpoint in change.endpoints:
-            if change.holds:
-                self._metrics.endpoints_disabled.inc()
-                log.warning("endpoint.disabled", endpoint_id=endpoint.id, reason=endpoint.disabled_reason)
+        for event in change.events:
+            self._metrics.endpoint_events.labels(event.type).inc()
+            log.warning(event.type, endpoint_id=event.subject_id, event_id=event.id, error=outcome.error)
         return delivery.due_at
+
+
+def _not_sent(error: str, at: datetime) -> delivering.Outcome:
+    return delivering.Outcome(at=at, received=False, status_code=None, duration_ms=0, error=error)
 
 
 def _outcome(attempted: Attempted, at: datetime) -> delivering.Outcome:

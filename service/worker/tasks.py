@@ -3,18 +3,21 @@
 import asyncio
 import time
 from datetime import datetime
-from functools import partial
+from itertools import count
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
+from service.core.breaker import AccountCall, CallKind, is_answer
 from service.core.change import Change
 from service.core.env import Env
 from service.core.lifecycle import advance
+from service.core.masking import MASKED, SECRET_MIN
 from service.core.observation import NotSent, Observation, Unconfirmed, Unreadable
 from service.core.problems import NotFound, Unavailable
 from service.core.task import Task, Via
-from service.core.tokens import CallbackTokens
+from service.core.tokens import CallbackTokens, hide_tokens
 from service.outbound.client import ProviderClient
 from service.providers.base import Access, Account, HttpReply, HttpRequest
 from service.store import claims
@@ -22,9 +25,9 @@ from service.store.batch import Batch
 from service.store.driver import Driver
 from service.store.writer import Writer
 from service.telemetry import Metrics
+from service.worker.faults import again_s, putting_aside
 
 log = structlog.get_logger()
-AGAIN_S = 0.5
 FROZEN_S = 20.0
 """Between claim and call. Leases are longer by more than that, so a process that was stopped sends nothing stale."""
 TO_THE_DEADLINE_S = 0.01
@@ -52,6 +55,7 @@ class TaskWork:
         self._callback_urls = callback_urls
         self._env = env
         self._metrics = metrics
+        self._is_shut = False
 
     async def claim(self, free: int) -> tuple[list[tuple[Task, float]], datetime | None]:
         """What is due, each with the moment of its claim; asks the writer only when something is."""
@@ -71,9 +75,10 @@ class TaskWork:
     async def run(self, item: tuple[Task, float]) -> datetime | None:
         """The task's next due time."""
         task, claimed_at = item
-        if task.step == "tracking":
-            return await self._poll(task)
-        return await self._submit(task, claimed_at)
+        async with putting_aside(self._writer, task.id):
+            if task.step == "tracking":
+                return await self._poll(task)
+            return await self._submit(task, claimed_at)
 
     async def _submit(self, task: Task, claimed_at: float) -> datetime | None:
         policy, account = self._access.policy, self._account
@@ -84,31 +89,46 @@ class TaskWork:
         if time.monotonic() - claimed_at > FROZEN_S:
             return None  # another worker may hold the task by now
         try:
-            observation = await self._call("submit", request)
+            heard = await self._call("submit", request)
         except asyncio.CancelledError:
             stopped = Unconfirmed(reason="the service stopped while it was being sent")
-            await self._record(task, stopped, "submit")
+            await self._record(task, _Heard(observation=stopped), "submit")
             raise
-        return await self._record(task, observation, "submit")
+        due_at = await self._record(task, heard, "submit")
+        self._metrics.submit_window.labels(task.provider).observe(time.monotonic() - claimed_at)
+        return due_at
 
     async def _poll(self, task: Task) -> datetime | None:
         request = self._access.provider.build_poll(task.provider_task_id or "", self._account)
         try:
-            observation = await self._call("poll", request)
+            heard = await self._call("poll", request)
         except asyncio.CancelledError:
-            await self._record(task, Unreadable(reason="the service stopped while it was being polled"), "poll")
+            stopped = Unreadable(reason="the service stopped while it was being polled")
+            await self._record(task, _Heard(observation=stopped), "poll")
             raise
-        return await self._record(task, observation, "poll")
+        return await self._record(task, heard, "poll")
 
-    async def _call(self, call: str, request: HttpRequest) -> Observation:
+    async def _call(self, call: CallKind, request: HttpRequest) -> "_Heard":
         started = time.monotonic()
-        reply = await self._client.send(request)
+        reply = self._without_secrets(await self._client.send(request))
         observation = self._read(call, reply)
         duration_s = time.monotonic() - started
         provider, outcome = self._access.provider.id, str(observation.__struct_config__.tag)
         self._metrics.calls.labels(provider, call, outcome).inc()
         self._metrics.call_seconds.labels(provider, call).observe(duration_s)
-        return observation
+        status = reply.status if isinstance(reply, HttpReply) else None
+        answered = AccountCall(provider=provider, kind=call, answered=is_answer(observation, status))
+        return _Heard(observation=observation, calls=(answered,))
+
+    def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
+        """What a provider sends back of our keys and of the callback URL would be stored, shown and published."""
+        if not isinstance(reply, HttpReply):
+            return reply
+        body = hide_tokens(reply.body)
+        for key in (self._account.api_key, self._account.hmac_key):
+            if key and len(key) >= SECRET_MIN:
+                body = body.replace(key.encode(), MASKED.encode())
+        return replace(reply, body=body)
 
     def _read(self, call: str, reply: HttpReply | NotSent | Unconfirmed) -> Observation:
         provider = self._access.provider
@@ -116,22 +136,42 @@ class TaskWork:
             return provider.parse_submit(reply) if call == "submit" else provider.parse_poll(reply)
         return reply if call == "submit" else Unreadable(reason=reply.reason)
 
-    async def _record(self, task: Task, observation: Observation, via: Via) -> datetime | None:
+    async def _record(self, task: Task, heard: "_Heard", via: Via) -> datetime | None:
         """Until it is stored: what a paid submit answered must not be lost because the database was busy."""
-        decide = partial(
-            advance, observation=observation, via=via, env=self._env, policy=self._access.policy, lease=task.lease
-        )
-        while True:
+
+        def decide(newest: Task) -> Change:
+            change = advance(newest, heard.observation, via, self._env, self._access.policy, task.lease)
+            return replace(change, calls=heard.calls)
+
+        for tries in count():
             try:
                 change = await self._writer.change_task(task.id, decide)
             except Unavailable:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(again_s(tries))
             except NotFound:
                 return None
             else:
-                return self._told(task, change, observation, via)
+                break
+        if self._is_shut or not all(call.answered for call in heard.calls):
+            await self._look()
+        return self._told(change, heard.observation, via)
 
-    def _told(self, before: Task, change: Change, observation: Observation, via: Via) -> datetime | None:
+    async def _look(self) -> None:
+        """Tells when the account's circuit breaker opens and closes."""
+        provider = self._access.provider.id
+        try:
+            async with self._driver.reading() as session:
+                breaker = (await claims.read_account(session, provider, self._access.limits)).breaker
+        except Unavailable:
+            return
+        was_shut, self._is_shut = self._is_shut, breaker.since is not None
+        self._metrics.accounts_open.labels(provider).set(self._is_shut)
+        if self._is_shut and not was_shut:
+            log.warning("account.opened", provider=provider, outcome="open", failures=breaker.submits + breaker.polls)
+        elif was_shut and not self._is_shut:
+            log.warning("account.closed", provider=provider, outcome="closed")
+
+    def _told(self, change: Change, observation: Observation, via: Via) -> datetime | None:
         task = change.tasks[0]
         log.info(
             "task.submitted" if via == "submit" else "task.polled",
@@ -143,6 +183,13 @@ class TaskWork:
             reason=getattr(observation, "reason", None),
         )
         return task.due_at
+
+
+class _Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call brought about its task, and about the account; nothing about that when we broke it off."""
+
+    observation: Observation
+    calls: tuple[AccountCall, ...] = ()
 
 
 class CallbackUrls:

@@ -21,6 +21,8 @@ async def keep_up(writer: Writer, env: Env, metrics: Metrics, retention_days: fl
         deleted = 0
         try:
             deleted = await upkeep.delete_old(writer, env.now(), retention_days)
+            if not deleted:
+                await writer.scrub()
         except Unavailable as error:
             log.warning("worker.stalled", lane="upkeep", reason=error.detail, cause=error.cause)
         except Exception:

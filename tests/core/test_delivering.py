@@ -151,3 +151,9 @@ def test_enabling_starts_with_a_clean_record(env: FakeEnv) -> None:
 def test_a_removed_endpoint_keeps_no_secret(env: FakeEnv) -> None:
     removed = delivering.remove(replace(make_endpoint(env), headers={"Authorization": "x"}), env)
     assert (removed.secret, removed.headers, removed.enabled) == ("", {}, False)
+
+
+def test_a_delivery_in_flight_to_a_deleted_endpoint_ends_and_says_nothing_of_its_health(env: FakeEnv) -> None:
+    removed = delivering.remove(make_endpoint(env, failures=3), env)
+    change = attempt(make_delivery(env, endpoint_id=removed.id), removed, refused(env), env)
+    assert change.deliveries[0].status == "failed" and not change.endpoints and not change.events

@@ -274,3 +274,32 @@ def test_a_sender_that_repeats_itself_does_not_fill_the_timeline(env: FakeEnv) -
         task = change.tasks[0]
     assert task.entries == lifecycle.TIMELINE_MAX and not change.timeline
     assert task.callbacks == lifecycle.TIMELINE_MAX + 5
+
+
+def test_a_resubmitted_task_that_runs_out_of_time_says_that_it_may_have_been_charged(env: FakeEnv) -> None:
+    task = sent(env, on_unconfirmed="resubmit")
+    task = lifecycle.advance(task, Unconfirmed(reason="reset"), "submit", env, CALLS_BACK).tasks[0]
+    task = lifecycle.begin(task, env, CALLS_BACK).tasks[0]
+    task = lifecycle.advance(task, Throttled(reason="429"), "submit", env, CALLS_BACK).tasks[0]
+    env.pass_time(900)
+    ended = lifecycle.begin(task, env, CALLS_BACK).tasks[0]
+    assert ended.error is not None and ended.error.code == "submit_unconfirmed"
+
+
+def test_a_job_accepted_after_the_cancel_can_still_be_found_at_the_provider(env: FakeEnv) -> None:
+    canceled = lifecycle.cancel(sent(env), env).tasks[0]
+    change = lifecycle.advance(canceled, Accepted(provider_task_id="p1", cost=10), "submit", env, CALLS_BACK)
+    assert change.tasks[0].provider_task_id == "p1" and change.tasks[0].status == "canceled"
+    assert change.timeline[0].detail["cost"] == 10
+
+
+def test_a_broken_callback_before_the_submits_answer_makes_the_first_poll_come_at_once(env: FakeEnv) -> None:
+    task = lifecycle.advance(sent(env), Unreadable(reason="no JSON"), "callback", env, CALLS_BACK).tasks[0]
+    task = lifecycle.advance(task, Accepted(provider_task_id="p1"), "submit", env, CALLS_BACK).tasks[0]
+    assert task.due_at == env.now()
+
+
+def test_a_poll_that_is_told_to_come_later_rests_the_account_too(env: FakeEnv) -> None:
+    told = Unreadable(reason="HTTP 503", retry_after_s=30)
+    change = lifecycle.advance(running(env, POLL_ONLY), told, "poll", env, POLL_ONLY)
+    assert (change.pauses[0].until - env.now()).total_seconds() == 30

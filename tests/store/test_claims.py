@@ -28,7 +28,7 @@ async def claim(store: Store, free: int = 100, limits: Limits = WIDE, policy: Po
 
 async def claim_deliveries(store: Store, free: int = 100) -> DeliveryClaim:
     async def work(batch: Batch) -> DeliveryClaim:
-        return await claims.claim_due_deliveries(batch, free, 40)
+        return await claims.claim_due_deliveries(batch, free, 40, 1000)
 
     return await store.writer.run(work)
 
@@ -170,3 +170,22 @@ async def test_an_attempt_that_failed_is_due_again_at_its_time(store: Store) -> 
     store.env.pass_time(5)
     assert len((await claim_deliveries(store)).parcels) == 1
     assert (await store.reads.get_endpoint(parcel.delivery.lane)).failures == 1
+
+
+async def test_many_slow_lanes_leave_room_for_one_more(store: Store) -> None:
+    for _ in range(10):
+        await subscribe(store, max_in_flight=100)
+    await publish(store, 20)
+
+    async def work(batch: Batch) -> DeliveryClaim:
+        return await claims.claim_due_deliveries(batch, 50, 40, 50)
+
+    slow = (await store.writer.run(work)).parcels
+    assert len(slow) == 50 and len({parcel.delivery.lane for parcel in slow}) == 10
+    fast = await subscribe(store)
+    await publish(store, 1)
+
+    async def next_free(batch: Batch) -> DeliveryClaim:
+        return await claims.claim_due_deliveries(batch, 1, 40, 50)
+
+    assert [parcel.delivery.lane for parcel in (await store.writer.run(next_free)).parcels] == [fast]

@@ -137,7 +137,7 @@ async def test_disabling_holds_what_waits_and_what_comes(store: Store) -> None:
         Keys(endpoints=(endpoint.id,)), lambda batch: Change(endpoints=(disabled,), holds=(endpoint.id,))
     )
     await put(store, lifecycle.cancel(make_task(store.env), store.env))
-    assert await store.reads.count_held() == {endpoint.id: 2}
+    assert (await store.reads.count_held())[endpoint.id].count == 2
 
 
 async def test_a_pause_of_an_account_is_never_shortened(store: Store) -> None:

@@ -58,7 +58,7 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix="taskhook-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.has_template = False
-        self.port = _free_port()
+        self.port = free_port()
         if self._owner:
             os.chown(self._folder, self._owner.pw_uid, self._owner.pw_gid)
         self._initialize()
@@ -73,6 +73,7 @@ class Server:
             "unix_socket_directories": "",
             "fsync": "on",
             "deadlock_timeout": "100ms",
+            "recovery_init_sync_method": "syncfs",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._process = self._run("postgres", "-D", "data", *options)
@@ -121,7 +122,7 @@ class Server:
         return (self._folder / "log").read_text(errors="replace")[-2000:]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

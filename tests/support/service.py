@@ -90,13 +90,13 @@ class Service:
 
     async def launch(self) -> None:
         """Starts the process and does not wait for it."""
+        await self.launch_by(sys.executable, "-m", "service", self.command)
+
+    async def launch_by(self, *command: str) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "service",
-                self.command,
+                *command,
                 cwd=self.directory,
                 env=inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | self.env,
                 stdin=asyncio.subprocess.DEVNULL,

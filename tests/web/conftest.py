@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from openapi_spec_validator import validate
 
 from service.core import lifecycle
 from service.core.change import Change
+from service.core.keys import render_key
 from service.core.observation import Accepted, Observation
 from service.core.schedule import Policy
 from service.core.task import Task, Via
@@ -25,9 +27,11 @@ from service.outbound.guard import Guard
 from service.providers import PROVIDERS
 from service.providers.base import Access, Account
 from service.store.bus import Bus
+from service.store.keys import KeyStore
 from service.store.migrate import migrate
 from service.store.reads import Reads
 from service.store.sqlite import SqliteDriver
+from service.store.vault import Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
 from service.web.context import Running, Store, Trust, WebContext
@@ -65,16 +69,20 @@ class Site:
         self.metrics = Metrics()
         self.stopping = asyncio.Event()
         self.tokens = CallbackTokens(["a secret key"], list(PROVIDERS))
+        self.vault = Vault(["a secret key"])
+        self.keys = (render_key(number << 150) for number in range(1, 2_000))
         self.secrets = (f"{SECRET[:-2]}{number:02d}" for number in range(100))
         self.context = WebContext(
             env=env,
-            store=Store(writer=self.writer, reads=self.reads, bus=self.bus),
+            store=Store(writer=self.writer, reads=self.reads, keys=KeyStore(driver, self.writer), bus=self.bus),
             providers={name: make_access(name) for name in PROVIDERS},
             trust=Trust(
                 api_keys=("another-key", KEY),
                 tokens=self.tokens,
                 guard=Guard(allow_private=True, own_urls=["http://taskhook.test"]),
+                vault=self.vault,
                 new_secret=self.secrets.__next__,
+                new_key=self.keys.__next__,
             ),
             running=Running(metrics=self.metrics, stopping=self.stopping),
         )
@@ -131,8 +139,8 @@ class Site:
         content = described.get("content", {})
         assert media_type in content or not content, (method, template, media_type)
         if "json" in media_type and method != "HEAD":
-            schema = content[media_type]["schema"] | {"components": DOCUMENT["components"]}
-            jsonschema.validate(msgspec.json.decode(await response.aread()), schema)
+            schema = msgspec.json.encode(content[media_type]["schema"])
+            _validator(schema).validate(msgspec.json.decode(await response.aread()))
 
     # --- what a worker and a provider would do ------------------------------------------------------------------------
 
@@ -163,6 +171,11 @@ class Site:
         task = await self.run(client, **rest)
         await self.learn(task["id"], picture(), "poll")
         return task
+
+
+@cache
+def _validator(schema: bytes) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(msgspec.json.decode(schema) | {"components": DOCUMENT["components"]})
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -68,7 +68,7 @@ create table deliveries (
   event_id text not null references events (id) on delete cascade,
   event_type text not null,
   task_id text,
-  endpoint_id text references endpoints (id),
+  endpoint_id text,
   url text,
   lane text not null,
   status text not null,
@@ -82,6 +82,7 @@ create table deliveries (
   resume_due_ms bigint
 );
 create index deliveries_due on deliveries (lane, due_ms) where status in ('pending', 'sending');
+create index deliveries_in_flight on deliveries (lane, due_ms) where status = 'sending';
 create index deliveries_by_event on deliveries (event_id, endpoint_id);
 create index deliveries_by_endpoint on deliveries (endpoint_id, id);
 create index deliveries_by_task on deliveries (task_id, id) where task_id is not null;

@@ -1,0 +1,1 @@
+"""Benchmarks: the service as users start it, beside yardsticks measured in the same run."""

@@ -1,0 +1,23 @@
+"""The yardstick: a bare Starlette route that reads the body and answers 200, with the service's uvicorn settings.
+
+python -m bench.bare PORT
+"""
+
+import sys
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+
+async def receive(request: Request) -> Response:
+    await request.body()
+    return Response(b'{"status":"received"}', media_type="application/json")
+
+
+app = Starlette(routes=[Route("/{path:path}", receive, methods=["POST"])])
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(sys.argv[1]), http="httptools", loop="uvloop", access_log=False, log_level="warning")

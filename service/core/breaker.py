@@ -1,0 +1,105 @@
+"""The circuit breaker of a provider account: after failures in a row its tasks wait, and one at a time tries it again.
+
+closed -> open (`OPENS_AFTER` failures in a row) -> half open (one call, the probe) -> closed, or open for longer.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from service.core.env import Env
+from service.core.observation import NotSent, Observation, Unconfirmed, Unreadable
+from service.core.times import after
+
+CallKind = Literal["submit", "poll"]
+State = Literal["closed", "open", "half_open"]
+
+OPENS_AFTER = 5
+REST_FIRST_S = 5.0
+REST_MAX_S = 60.0
+PROBE_LEASE_S = 100.0
+"""Longer than any call: a probe that was not heard of since died with its process."""
+
+
+class AccountCall(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call told about the account: `answered` when the provider itself spoke, be it to refuse the task."""
+
+    provider: str
+    kind: CallKind
+    answered: bool
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`submits` and `polls` failed in a row; `since` it is open; `probes` that failed since then."""
+
+    submits: int = 0
+    polls: int = 0
+    since: datetime | None = None
+    probe_at: datetime | None = None
+    probing: bool = False
+    probes: int = 0
+
+    def state(self, now: datetime) -> State:
+        if self.since is None:
+            return "closed"
+        return "half_open" if self.probing or self.is_due(now) else "open"
+
+    def shuts(self, kind: CallKind) -> bool:
+        """While polls are answered they go on: only submits wait then."""
+        return self.since is not None and (kind == "submit" or self.polls > 0)
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether one call may try the account."""
+        return self.probe_at is not None and self.probe_at <= now
+
+
+def is_answer(observation: Observation, status: int | None) -> bool:
+    """Whether the provider itself spoke. `status` is the answer's, None where none came.
+
+    Refusing one task is an answer; so is a rate limit, which has its own rest.
+    """
+    if status is None or status >= 500 or isinstance(observation, NotSent | Unconfirmed):
+        return False
+    return not isinstance(observation, Unreadable) or 400 <= status < 500
+
+
+def after_calls(breaker: Breaker, calls: list[AccountCall], env: Env) -> Breaker:
+    for call in calls:
+        breaker = _answered(breaker, call.kind, env) if call.answered else _failed(breaker, call.kind, env)
+    return breaker
+
+
+def probe(breaker: Breaker, env: Env) -> Breaker:
+    """One call tries the account; nobody else does until it has ended."""
+    return replace(breaker, probing=True, probe_at=after(env.now(), PROBE_LEASE_S))
+
+
+def _answered(breaker: Breaker, kind: CallKind, env: Env) -> Breaker:
+    """An answered poll does not say that submits work; one of those is tried next."""
+    healed = replace(breaker, polls=0) if kind == "poll" else replace(breaker, submits=0, polls=0)
+    if healed.since is None:
+        return healed
+    if healed.submits + healed.polls < OPENS_AFTER:
+        return Breaker()
+    return replace(healed, probing=False, probe_at=env.now()) if breaker.polls else healed
+
+
+def _failed(breaker: Breaker, kind: CallKind, env: Env) -> Breaker:
+    """A straggler that was sent before it opened is counted and moves nothing."""
+    if kind == "poll":
+        counted = replace(breaker, polls=breaker.polls + 1)
+    else:
+        counted = replace(breaker, submits=breaker.submits + 1)
+    if counted.since is None:
+        opens = counted.submits + counted.polls >= OPENS_AFTER
+        return replace(counted, since=env.now(), probe_at=_rested(0, env)) if opens else counted
+    if not counted.probing:
+        return counted
+    probes = counted.probes + 1
+    return replace(counted, probing=False, probes=probes, probe_at=_rested(probes, env))
+
+
+def _rested(probes: int, env: Env) -> datetime:
+    return after(env.now(), env.jitter(min(REST_FIRST_S * 2.0 ** min(probes, 10), REST_MAX_S)))

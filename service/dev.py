@@ -1,0 +1,92 @@
+"""A first start without any settings: keys made up and kept, and what to type next."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from service.settings import Settings
+
+log = structlog.get_logger()
+DEV_FILE = Path("var/dev.json")
+
+
+def with_made_up_keys(settings: Settings) -> Settings:
+    """The sandbox needs no keys given. Those made up are kept, so that a restart and a second process know them."""
+    kept = _keep({"api_key": f"tk_dev_{secrets.token_hex(24)}", "secret_key": secrets.token_hex(32)})
+    return replace(
+        settings,
+        secret_keys=settings.secret_keys or (kept["secret_key"],),
+        api_keys=settings.api_keys or (kept["api_key"],),
+    )
+
+
+def write_address(url: str, settings: Settings) -> None:
+    """For `taskhook submit` and its like in the same folder."""
+    content = {**_read(), "url": url, "api_key": settings.api_keys[0]}
+    with _told():
+        os.replace(_write(content), DEV_FILE)
+
+
+def first_steps(url: str, api_key: str) -> str:
+    return f"""
+  Taskhook is ready at {url}  (docs: {url}/docs)
+  Providers are simulated: no account, no cost.
+
+  API key   {api_key}
+
+  Try it from a second terminal:
+
+    curl -s {url}/v1/tasks \\
+      -H "Authorization: Bearer {api_key}" \\
+      -H "Content-Type: application/json" \\
+      -d '{{"model": "fluxapi-ai/flux-kontext-pro", "input": {{"prompt": "a lighthouse at dusk"}}}}'
+
+    .venv/bin/taskhook submit fluxapi-ai/flux-kontext-pro "a lighthouse at dusk" --wait --save out/
+    .venv/bin/taskhook listen
+
+"""
+
+
+def _keep(made_up: dict[str, str]) -> dict[str, str]:
+    """The keys of whichever process was first."""
+    with _told(), contextlib.suppress(FileExistsError):
+        written = _write(made_up)
+        try:
+            os.link(written, DEV_FILE)
+        finally:
+            written.unlink()
+    return {**made_up, **_read()}
+
+
+def _read() -> dict[str, str]:
+    try:
+        return msgspec.json.decode(DEV_FILE.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _write(content: dict[str, str]) -> Path:
+    """Beside the file, whole, and readable by its owner alone."""
+    DEV_FILE.parent.mkdir(parents=True, exist_ok=True)
+    path = DEV_FILE.with_name(f".{DEV_FILE.name}.{os.getpid()}")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(content)))
+    return path
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A folder that can't be written to is no reason not to start."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        log.warning("settings.not_kept", file=str(DEV_FILE), reason=error.strerror)

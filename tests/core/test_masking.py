@@ -1,0 +1,32 @@
+"""What comes back from others loses the secrets that were sent to them."""
+
+import pytest
+
+from service.core.masking import mask, secrets_in_url
+from service.core.tokens import CallbackTokens, hide_tokens
+
+
+def test_every_occurrence_is_masked_the_longest_first() -> None:
+    assert mask("abcdefgh12 abcdefgh abcdefgh12", ["abcdefgh", "abcdefgh12"]) == "*** *** ***"
+
+
+def test_an_escaped_secret_is_masked_too() -> None:
+    assert mask("token=a%2Fb%3Dcdefgh", ["a/b=cdefgh"]) == "token=***"
+
+
+@pytest.mark.parametrize("short", ["", "a", "1234567"])
+def test_what_is_short_is_no_secret(short: str) -> None:
+    assert mask("a 1234567 b", [short]) == "a 1234567 b"
+
+
+def test_the_secrets_of_a_url_are_its_values_and_its_long_segments() -> None:
+    url = "https://example.com/hooks/T0123456789ABCDEFGHIJ/images?token=tok%20en-1&x=2"
+    assert set(secrets_in_url(url)) == {"tok en-1", "2", "T0123456789ABCDEFGHIJ"}
+
+
+def test_a_callback_token_is_taken_out_of_any_bytes() -> None:
+    tokens = CallbackTokens(["new", "old"], ["p"])
+    token = tokens.sign("p", "task_" + "0" * 32)
+    body = b'\xff{"callBackUrl": "https:\\/\\/x\\/callbacks\\/p\\/%b", "taskId": "task_flux_1"}' % token.encode()
+    assert hide_tokens(body) == body.replace(token.encode(), b"(token)")
+    assert hide_tokens(b"task_ nothing") == b"task_ nothing"
