@@ -42,4 +42,5 @@ $(VENV)/.dev-ready: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@echo "Setting up $(VENV) for development ..."
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-deps -e .
+	@scripts/ensure-postgres
 	@touch $@ $(VENV)/.run-ready

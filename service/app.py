@@ -5,6 +5,7 @@ import contextlib
 import resource
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -19,6 +20,7 @@ from service.core.problems import Unavailable
 from service.core.times import to_ms
 from service.dev import first_steps, with_made_up_keys, write_address
 from service.settings import Settings
+from service.store import sqlite_file
 from service.store.migrate import migrate as migrate_store
 from service.store.rotation import Rotated, rotate_encryption
 from service.telemetry import set_up_logging
@@ -67,6 +69,17 @@ def migrate(settings: Settings) -> list[str]:
             return await migrate_store(driver, to_ms(RealEnv().now()))
 
     return asyncio.run(work())
+
+
+def backup(settings: Settings, target: str) -> int:
+    """Copies the SQLite database as it is at one moment; the copy's size. Raises Unavailable."""
+    path = settings.database_url.removeprefix("sqlite:///")
+    if path == settings.database_url:
+        raise Unavailable("Only a SQLite database is copied so; for PostgreSQL use pg_dump.", cause="not SQLite")
+    try:
+        return sqlite_file.backup(path, target)
+    except (sqlite3.Error, OSError) as error:
+        raise Unavailable("The database could not be copied.", cause=str(error)) from error
 
 
 def rotate(settings: Settings) -> Rotated:

@@ -62,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poll_max_s: float
     callback_grace_s: float
     retention_days: float
+    max_requests: int
     log_level: str
     log_format: str
     unknown: tuple[str, ...]
@@ -88,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("TASKHOOK_POLL_MAX_S", f"{self.poll_max_s:g}"),
             ("TASKHOOK_CALLBACK_GRACE_S", f"{self.callback_grace_s:g}"),
             ("TASKHOOK_RETENTION_DAYS", f"{self.retention_days:g}"),
+            ("TASKHOOK_MAX_REQUESTS", str(self.max_requests)),
             ("TASKHOOK_LOG_LEVEL", self.log_level),
             ("TASKHOOK_LOG_FORMAT", self.log_format),
             *(item for name, provider in self.providers.items() for item in _provider_items(name, provider)),
@@ -119,6 +121,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev:
         poll_max_s=given.read("POLL_MAX_S", 15.0, _seconds),
         callback_grace_s=given.read("CALLBACK_GRACE_S", 60.0, _seconds),
         retention_days=given.read("RETENTION_DAYS", 30.0, _seconds),
+        max_requests=given.read("MAX_REQUESTS", 1_000, _count),
         log_level=given.read("LOG_LEVEL", "info", _one_of(LEVELS)),
         log_format=given.read("LOG_FORMAT", "auto", _one_of(FORMATS)),
         unknown=given.unknown(),

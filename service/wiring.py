@@ -212,6 +212,11 @@ def build_web(
             new_secret=lambda: signing.render_secret(secrets.token_bytes(32)),
             new_key=lambda: render_key(secrets.randbits(RANDOM_BITS)),
         ),
-        running=Running(metrics=parts.metrics, stopping=stopping, worker_alive=worker_alive),
+        running=Running(
+            metrics=parts.metrics,
+            stopping=stopping,
+            worker_alive=worker_alive,
+            requests_max=settings.max_requests,
+        ),
     )
     return build_app(context, mounts)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
@@ -109,11 +110,34 @@ def migrate() -> None:
     """Bring the database up to date."""
     from service.app import migrate as migrate_database  # noqa: PLC0415 - as above
 
-    applied = migrate_database(load_settings())
+    with no_traceback():
+        applied = migrate_database(load_settings())
     for name in applied:
         click.echo(f"applied {name}")
     if not applied:
         click.echo("The database is up to date.")
+
+
+@contextmanager
+def no_traceback() -> Iterator[None]:
+    """A database that can't be used is told in one line."""
+    from service.core.problems import Unavailable  # noqa: PLC0415 - as above
+
+    try:
+        yield
+    except Unavailable as problem:
+        raise Failure(f"{problem.detail} ({problem.cause})", EXIT_FAILED) from problem
+
+
+@cli.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+def backup(file: str) -> None:
+    """Copy the SQLite database to FILE, consistent while the service runs."""
+    from service.app import backup as copy_database  # noqa: PLC0415 - as above
+
+    with no_traceback():
+        size = copy_database(load_settings(), file)
+    click.echo(f"{file}: {size} bytes, complete and checked")
 
 
 @cli.command()

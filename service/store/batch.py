@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from service.core.breaker import AccountCall, Breaker, after_calls
 from service.core.change import Change, Entry, IdempotencyKey, Pause
@@ -173,6 +174,10 @@ class Batch:
         self._calls += change.calls
         return change
 
+    def forget(self, task_id: str, data: bytes) -> None:
+        """What is left to tell of an erased task, for its events that this transaction has yet to publish."""
+        self._events = [replace(event, data=data) if event.task_id == task_id else event for event in self._events]
+
     def put_delivery(self, delivery: Delivery) -> None:
         self._deliveries[delivery.id] = delivery
         self._dirty_deliveries.add(delivery.id)
@@ -279,8 +284,15 @@ class Batch:
         await self._many(rows.INSERT_ATTEMPT, [rows.attempt_to_row(attempt) for attempt in self._attempts])
 
     async def _hold(self) -> None:
-        """Before the counters are locked, since rows may be waited for; and after it, for what came in between."""
-        sql = "update deliveries set status = 'held', due_ms = null where lane = ? and status = 'pending'"
+        """Before the counters are locked, since rows may be waited for; and after it, for what came in between.
+
+        An attempt asked for by hand is off: what was received or given up before is so again.
+        """
+        sql = """
+        update deliveries set due_ms = null, resume_status = null, resume_due_ms = null,
+          status = case when coalesce(resume_status, 'pending') = 'pending' then 'held' else resume_status end
+        where lane = ? and status = 'pending'
+        """
         await self._many(sql, [(endpoint_id,) for endpoint_id in self._holds])
         sql = """
         update deliveries set status = 'failed', due_ms = null, finished_ms = ?

@@ -12,7 +12,7 @@ from service.core import delivering, lifecycle
 from service.core.change import Change
 from service.core.delivery import Delivery, Endpoint, fan_out
 from service.core.event import Envelope, Event
-from service.core.problems import Unavailable
+from service.core.problems import Conflict, Unavailable
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.core.views import view_task
@@ -34,22 +34,23 @@ async def erase_task(writer: Writer, task_id: str) -> None:
         await batch.load([Keys(tasks=(task_id,))])
         task = lifecycle.erase(batch.task(task_id), batch.env)
         batch.apply(Change(tasks=(task,)))
-        await _erase_traces(batch.session, task)
+        data = msgspec.json.encode(view_task(task))
+        batch.forget(task_id, data)
+        await _erase_traces(batch.session, task, data)
 
     await writer.run(work)
     with suppress(Unavailable):  # the log is busy: the next upkeep empties it
         await writer.scrub()
 
 
-async def _erase_traces(session: Session, task: Task) -> None:
+async def _erase_traces(session: Session, task: Task, data: bytes) -> None:
     """Events stay with their ids, types and times, and with what is left of the task."""
     await session.execute("delete from labels where task_id = ?", (task.id,))
     await session.execute("update timeline set detail = '{}' where task_id = ?", (task.id,))
     of_task = "delivery_id in (select id from deliveries where task_id = ?)"
     await session.execute(f"update attempts set excerpt = '', error = null where {of_task}", (task.id,))
-    data = msgspec.Raw(msgspec.json.encode(view_task(task)))
     for seq, body in await session.fetch("select seq, body from events where task_id = ?", (task.id,)):
-        envelope = replace(msgspec.json.decode(body, type=Envelope), data=data)
+        envelope = replace(msgspec.json.decode(body, type=Envelope), data=msgspec.Raw(data))
         await session.execute("update events set body = ? where seq = ?", (msgspec.json.encode(envelope).decode(), seq))
 
 
@@ -88,6 +89,8 @@ class _RecoverStep:
     async def work(self, batch: Batch) -> int:
         await batch.load([Keys(endpoints=(self._endpoint_id,))])
         endpoint = batch.endpoint(self._endpoint_id)
+        if not (endpoint.enabled or self._dry_run):
+            raise Conflict("The endpoint is disabled; enable it first, or ask with dry_run.")
         sql = """
         select e.seq, e.id, e.type, e.task_id, e.created_ms, e.body, d.id
         from events e left join deliveries d on d.event_id = e.id and d.endpoint_id = ?

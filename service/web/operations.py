@@ -41,7 +41,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Circuit(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the provider answers. Not `closed`: after `failures` in a row its tasks wait, and one at a time tries it."""
+    """Whether the provider answers: after `failures` in a row its tasks wait, and one at a time tries it again."""
 
     state: State
     failures: int

@@ -64,9 +64,9 @@ class Site:
         self.env = env
         self.driver = driver
         self.bus = Bus()
-        self.writer = Writer(driver, self.bus, env)
-        self.reads = Reads(driver)
         self.metrics = Metrics()
+        self.writer = Writer(driver, self.bus, env, self.metrics.tell_finished)
+        self.reads = Reads(driver)
         self.stopping = asyncio.Event()
         self.tokens = CallbackTokens(["a secret key"], list(PROVIDERS))
         self.vault = Vault(["a secret key"])

@@ -149,7 +149,7 @@ async def test_a_list_has_pages_where_a_limit_is_given(client: httpx.AsyncClient
     assert rest["next_cursor"] is None
 
 
-async def test_a_deleted_endpoint_is_gone_and_what_it_waited_for_is_held(site: Site, client: httpx.AsyncClient) -> None:
+async def test_a_deleted_endpoint_is_gone_and_what_waited_for_it_has_failed(site: Site, client: httpx.AsyncClient) -> None:
     made = await make(client)
     await site.succeed(client)
     assert (await client.delete(f"/v1/endpoints/{made['id']}")).status_code == 204
@@ -157,7 +157,7 @@ async def test_a_deleted_endpoint_is_gone_and_what_it_waited_for_is_held(site: S
     errors(await client.delete(f"/v1/endpoints/{made['id']}"), 404)
     assert (await client.get("/v1/endpoints")).json()["data"] == []
     delivery = await delivery_of(client, made)
-    assert delivery["status"] == "held"
+    assert delivery["status"] == "failed"
     errors(await client.post(f"/v1/deliveries/{delivery['id']}/retry"), 409)
 
 
