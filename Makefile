@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test lint lock clean
+.PHONY: run setup test lint bench lock clean
 
 run: $(VENV)/.run-ready  ## start the service with its sandbox
 	@$(BIN)/taskhook dev
@@ -20,6 +20,11 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service
+	@$(BIN)/python scripts/audit.py
+
+bench: setup  ## callbacks and tasks a second, beside a bare route measured in the same run
+	@$(BIN)/python -m bench.run
 
 lock:  ## renew the two lock files (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml -o requirements.lock

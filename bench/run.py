@@ -169,10 +169,10 @@ def service_env(port: int, folder: str) -> dict[str, str]:
 
 def bare(requests: list[bytes]) -> dict[str, Any]:
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        env = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-        with process(["-m", "bench.bare", str(port)], port, "/", folder, env) as pid:
-            return load(port, requests, pid)
+    env = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    command = ["-m", "bench.bare", str(port)]
+    with tempfile.TemporaryDirectory() as folder, process(command, port, "/", folder, env) as pid:
+        return load(port, requests, pid)
 
 
 def callbacks(count: int) -> tuple[dict[str, Any], list[bytes]]:
@@ -192,10 +192,12 @@ def callbacks(count: int) -> tuple[dict[str, Any], list[bytes]]:
 def tasks(count: int) -> tuple[dict[str, Any], list[bytes]]:
     """Tasks accepted at POST /v1/tasks, durable; the worker is another process, so that accepting alone is measured."""
     port = free_port()
-    requests = [post("/v1/tasks", CREATE)] * count
-    with tempfile.TemporaryDirectory() as folder:
-        with process(["-m", "service", "web"], port, "/healthz", folder, service_env(port, folder)) as pid:
-            return load(port, requests, pid), requests
+    requests, command = [post("/v1/tasks", CREATE)] * count, ["-m", "service", "web"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        process(command, port, "/healthz", folder, service_env(port, folder)) as pid,
+    ):
+        return load(port, requests, pid), requests
 
 
 def measure(rounds: int, count: int) -> list[dict[str, Any]]:

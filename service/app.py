@@ -27,7 +27,7 @@ from service.telemetry import set_up_logging
 from service.web.edge import Limits, edge
 from service.wiring import Parts, RealEnv, assemble, build_lanes, build_web, open_store
 from service.worker.loop import Lane
-from service.worker.upkeep import keep_up
+from service.worker.upkeep import keep_up, watch_clock
 
 log = structlog.get_logger()
 
@@ -215,6 +215,8 @@ async def _run_until_stopped(
         alive.tasks = running
         upkeep = keep_up(parts.writer, parts.env, parts.metrics, parts.settings.retention_days)
         background.append(asyncio.create_task(upkeep, name="upkeep"))
+        if parts.driver.is_alone:
+            background.append(asyncio.create_task(watch_clock(parts.writer, parts.env), name="clock"))
         log.info("worker.started", lanes=[lane.name for lane in lanes])
     serving = asyncio.create_task(server.serve([listener])) if server and listener else None
     if serving:

@@ -58,7 +58,7 @@ class Metrics:
         self.callbacks = counter("taskhook_callbacks_total", "Callbacks received", "provider", "outcome")
         self.attempts = counter("taskhook_delivery_attempts_total", "Attempts to deliver an event", "outcome")
         self.attempt_seconds = histogram("taskhook_delivery_attempt_seconds", "Time of an attempt")
-        self.endpoint_events = counter("taskhook_endpoint_events_total", "Endpoints failing, recovered, disabled", "type")
+        self.endpoint_events = counter("taskhook_endpoint_events_total", "Endpoints failing, recovered, off", "type")
         self.refused = counter("taskhook_connections_refused_total", "Requests refused unread", "outcome")
         self.auth_failures = counter("taskhook_auth_failures_total", "Requests with a key that is not known", "outcome")
         self.loop_failures = counter("taskhook_loop_failures_total", "Rounds of a loop that failed", "loop")
@@ -187,14 +187,26 @@ def _escape(_logger: Any, _name: str, event: Event) -> Event:
     """Texts from outside can't end a line or steer a terminal, and an exception's lines can't pass for ours."""
     exception = event.pop("exception", None)
     for name, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[name] = _printable(value)
+        event[name] = _clean(value)
     if exception is not None:
         event["exception"] = "\n".join(f"  {_printable(line)}" for line in str(exception).split("\n"))
     return event
 
 
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return _printable(value)
+        case dict():
+            return {_clean(key): _clean(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_clean(inner) for inner in value]
+    return value
+
+
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 SECTIONS = {
-    "Run it": ("dev", "serve", "web", "worker", "migrate", "config", "keys"),
+    "Run it": ("dev", "serve", "web", "worker", "migrate", "backup", "config", "keys"),
     "Use it": ("submit", "tasks", "show", "watch", "listen"),
     "Other": ("completion",),
 }

@@ -52,7 +52,10 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def is_due(self, now: datetime) -> bool:
         """Whether one call may try the account."""
-        return self.probe_at is not None and self.probe_at <= now
+        if self.probe_at is None:
+            return False
+        clock_was_ahead = self.probe_at > after(now, PROBE_LEASE_S + REST_MAX_S)
+        return clock_was_ahead or self.probe_at <= now
 
 
 def is_answer(observation: Observation, status: int | None) -> bool:

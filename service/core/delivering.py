@@ -32,8 +32,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: str | None = None
 
 
-def begin(delivery: Delivery, env: Env, lease_s: float) -> Delivery:
-    """A worker takes it; found again after the lease, it is sent again."""
+def begin(delivery: Delivery, env: Env, lease_s: float, endpoint: Endpoint | None = None) -> Delivery:
+    """A worker takes it; found again after the lease, it is sent again, unless its endpoint was turned off since."""
+    if endpoint is not None and endpoint.deleted_at is not None:
+        return replace(delivery, status="failed", due_at=None, finished_at=env.now(), resume=None)
+    if endpoint is not None and not endpoint.enabled and delivery.resume is None:
+        return replace(delivery, status="held", due_at=None)
     return replace(delivery, status="sending", lease=delivery.lease + 1, due_at=after(env.now(), lease_s))
 
 

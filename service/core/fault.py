@@ -12,7 +12,7 @@ from service.core.times import after
 Kind = Literal["task", "delivery", "endpoint"]
 
 PARK_AFTER = 5
-AGAIN_FIRST_S = 1.0
+AGAIN_FIRST_S = 0.5
 FORGET_S = 3600.0
 """A row that did well for so long starts counting afresh."""
 REASON_MAX = 300

@@ -31,7 +31,9 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     def take(self, count: int, now: datetime) -> "Window":
         used = self._current(now)
         slot = int(to_ms(now) / self._slot_ms)
-        return msgspec.structs.replace(self, used={**used, slot: used.get(slot, 0) + count})
+        if count:
+            used = {**used, slot: used.get(slot, 0) + count}
+        return msgspec.structs.replace(self, used=used)
 
     def opens_in_s(self, now: datetime) -> float:
         """Until there is room for one more."""

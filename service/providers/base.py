@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from service.core.masking import MASKED, SECRET_MIN
 from service.core.observation import Observation
 from service.core.problems import FieldError
 from service.core.schedule import Policy
 from service.core.task import Task, TaskInput
+from service.core.tokens import hide_tokens
 
 USER_AGENT = f"Taskhook/{version('taskhook')}"
 POLL_TIMEOUT_S = 30.0
@@ -93,6 +95,14 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Account(provider={self.provider!r}, base_url={self.base_url!r})"
+
+    def hide_in(self, body: bytes) -> bytes:
+        """What the provider sends back of our keys and of the callback URL would be stored, shown and published."""
+        body = hide_tokens(body)
+        for key in (self.api_key, self.hmac_key):
+            if key and len(key) >= SECRET_MIN:
+                body = body.replace(key.encode(), MASKED.encode())
+        return body
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("provider", self.provider), ("base_url", self.base_url)]

@@ -314,14 +314,16 @@ async def _take(batch: Batch, lane: str, endpoint: Endpoint | None, limit: int, 
 
 
 async def _parcel(batch: Batch, row: Row, endpoint: Endpoint | None, lease_s: float) -> Parcel | None:
-    """None for a row that can't be read, which is put aside."""
+    """None for a row that can't be read, which is put aside, and for one whose endpoint takes nothing any more."""
     try:
         known = batch.see_delivery(rows.delivery_from_row(row[:-1]))
-        delivery, body = delivering.begin(known, batch.env, lease_s), row[-1].encode()
+        delivery, body = delivering.begin(known, batch.env, lease_s, endpoint), row[-1].encode()
     except Exception as error:
         await faults.note(batch, row[0], error)
         return None
     batch.put_delivery(delivery)
+    if delivery.status != "sending":
+        return None
     return Parcel(delivery=delivery, endpoint=endpoint, body=body)
 
 

@@ -206,10 +206,6 @@ class Reads:
         async with self._driver.reading() as session:
             return await faults.count_parked(session)
 
-    async def paused_accounts(self) -> dict[str, int]:
-        """Until when each account rests, in milliseconds."""
-        return dict(await self._fetch("select name, paused_ms from limits"))
-
 
 _EVENT_COLUMNS = "seq, id, type, task_id, body"
 

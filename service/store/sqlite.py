@@ -136,7 +136,12 @@ class SqliteDriver:
 
     async def _connect(self, *pragmas: str) -> aiosqlite.Connection:
         with _passing_errors():
-            connection = await aiosqlite.connect(self._path, isolation_level=None)
+            connection = aiosqlite.connect(self._path, isolation_level=None)
+            try:
+                await connection
+            except BaseException:
+                await asyncio.to_thread(connection._thread.join)  # it still has a word for this loop
+                raise
             try:
                 for pragma in (f"pragma busy_timeout = {BUSY_TIMEOUT_MS}", "pragma foreign_keys = 1", *pragmas):
                     await connection.execute_fetchall(pragma)

@@ -57,9 +57,10 @@ async def _erase_traces(session: Session, task: Task, data: bytes) -> None:
 # --- recover ----------------------------------------------------------------------------------------------------------
 
 
-class _TaskFacts(msgspec.Struct):
-    """What a filter looks at in an event's task."""
+class _Facts(msgspec.Struct):
+    """What a filter looks at in the task or the endpoint that an event is about."""
 
+    id: str
     provider: str | None = None
     metadata: dict[str, str] = {}
 
@@ -120,7 +121,7 @@ class _RecoverStep:
 def _stored_event(row: Row) -> Event:
     _, event_id, kind, task_id, created_ms, body = row[:6]
     data = msgspec.json.decode(body, type=Envelope).data
-    facts = msgspec.json.decode(data, type=_TaskFacts) if task_id else _TaskFacts()
+    facts = msgspec.json.decode(data, type=_Facts)
     return Event(
         id=event_id,
         type=kind,
@@ -129,7 +130,31 @@ def _stored_event(row: Row) -> Event:
         task_id=task_id,
         provider=facts.provider,
         metadata=facts.metadata,
+        subject_id=None if task_id else facts.id,
     )
+
+
+# --- clock ------------------------------------------------------------------------------------------------------------
+
+_SET_BACK = {
+    "tasks": "due_ms = due_ms - ?, deadline_ms = deadline_ms - ? where due_ms >= ?",
+    "deliveries": "due_ms = due_ms - ?, resume_due_ms = resume_due_ms - ? where due_ms >= ?",
+}
+_NOTICED_S = 5.0
+
+
+async def set_back(writer: Writer, now: datetime, by_s: float) -> None:
+    """The clock was set back: what was due in a minute must not become due in that much more."""
+    by_ms = round(by_s * 1000)
+    since_ms = to_ms(now) + by_ms - round(_NOTICED_S * 1000)
+
+    async def work(batch: Batch) -> None:
+        for table, shift in _SET_BACK.items():
+            await batch.session.execute(f"update {table} set {shift}", (by_ms, by_ms, since_ms))
+        rest = "update limits set paused_ms = paused_ms - ? where paused_ms >= ?"
+        await batch.session.execute(rest, (by_ms, since_ms))
+
+    await writer.run(work)
 
 
 # --- retention --------------------------------------------------------------------------------------------------------

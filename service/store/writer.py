@@ -154,6 +154,7 @@ class Writer:
             await self._commit_again(asks)
         except Exception as problem:
             if isinstance(problem, Unavailable) and not isinstance(problem, Contended):
+                self._failure, self._checked_at, self._wrote_at = problem, time.monotonic(), float("-inf")
                 _resolve(asks + self._take_waiting(), problem)
                 return
             if len(asks) == 1:

@@ -11,7 +11,6 @@ from service.core.change import Change, Outcome
 from service.core.lifecycle import advance
 from service.core.observation import Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
-from service.core.tokens import hide_tokens
 from service.providers.base import Access, Account, HttpReply
 from service.web.bodies import read_body
 from service.web.calls import Answer, Call
@@ -87,7 +86,7 @@ def _verify(web: Web, scope: Scope, provider: str) -> str:
 
 
 async def _take(web: Web, call: Call[None, None], access: Access, account: Account, task_id: str) -> Change:
-    body = hide_tokens(await read_body(call.scope, call.receive))
+    body = account.hide_in(await read_body(call.scope, call.receive))
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.scope["headers"]}
     request = HttpReply(status=0, headers=headers, body=body, received_at=web.env.now())
     observation = access.provider.parse_callback(request, account)

@@ -29,7 +29,7 @@ Url = Annotated[str, Meta(max_length=2_083, examples=["https://example.com/hooks
 Patterns = Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=20)]
 Providers = Annotated[tuple[str, ...], Meta(max_length=50, description="Only events of these; empty means all.")]
 InFlight = Annotated[int, Meta(ge=1, le=1_000)]
-Rate = Annotated[float, Meta(gt=0, le=10_000)]
+Rate = Annotated[float, Meta(ge=0.001, le=10_000)]
 Description = Annotated[str, Meta(max_length=500)]
 
 

@@ -34,6 +34,10 @@ _PARAMETERS = {
     "provider": "The provider's id.",
     "token": "The signed token of the task, a secret.",
 }
+_HEADERS: dict[str, Json] = {
+    "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+    "Last-Event-ID": {"type": "string", "pattern": "^evt_[0-9a-f]{32}$"},
+}
 
 
 def build_document(operations: Sequence[Operation[Any, Any]]) -> Json:
@@ -130,7 +134,7 @@ def _query_parameter(name: str, schema: Json) -> Json:
 
 def _headers(operation: Operation[Any, Any]) -> list[Json]:
     return [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+        {"name": name, "in": "header", "required": False, "description": text, "schema": _HEADERS[name]}
         for name, text in operation.headers.items()
     ]
 

@@ -15,8 +15,17 @@ from service.web.calls import ID_SHAPES
 
 T = TypeVar("T")
 Limit = Annotated[int, Meta(ge=1, le=200)]
-Cursor = Annotated[str, Meta(description="`next_cursor` of the page before.")]
-TimeText = Annotated[str, Meta(description="An RFC 3339 time or a date.", examples=["2026-01-01T00:00:00Z"])]
+Cursor = Annotated[
+    str, Meta(description="`next_cursor` of the page before.", extra_json_schema={"pattern": "^[A-Za-z0-9_-]+$"})
+]
+TimeText = Annotated[
+    str,
+    Meta(
+        description="An RFC 3339 time or a date.",
+        examples=["2026-01-01T00:00:00Z"],
+        extra_json_schema={"pattern": r"^\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:\d\d)?)?$"},
+    ),
+]
 
 FIELDS_MAX = 100
 METADATA = "metadata."

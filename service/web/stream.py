@@ -26,6 +26,7 @@ HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 )
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 class StreamEvents(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,5 +135,9 @@ class EventStream:
 
 
 def render_frame(event: StoredEvent) -> bytes:
-    """A stored body is one line: JSON escapes what would break it."""
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), event.body)
+    """One line of data: JSON's strings hold no line break, and between its tokens a space says the same.
+
+    A provider's payload is in the body as it came, line breaks and all, and each would end the line here.
+    """
+    data = event.body.translate(_ONE_LINE)
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), data)

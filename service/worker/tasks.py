@@ -13,11 +13,10 @@ from service.core.breaker import AccountCall, CallKind, is_answer
 from service.core.change import Change
 from service.core.env import Env
 from service.core.lifecycle import advance
-from service.core.masking import MASKED, SECRET_MIN
 from service.core.observation import NotSent, Observation, Unconfirmed, Unreadable
 from service.core.problems import NotFound, Unavailable
 from service.core.task import Task, Via
-from service.core.tokens import CallbackTokens, hide_tokens
+from service.core.tokens import CallbackTokens
 from service.outbound.client import ProviderClient
 from service.providers.base import Access, Account, HttpReply, HttpRequest
 from service.store import claims
@@ -121,14 +120,7 @@ class TaskWork:
         return _Heard(observation=observation, calls=(answered,))
 
     def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
-        """What a provider sends back of our keys and of the callback URL would be stored, shown and published."""
-        if not isinstance(reply, HttpReply):
-            return reply
-        body = hide_tokens(reply.body)
-        for key in (self._account.api_key, self._account.hmac_key):
-            if key and len(key) >= SECRET_MIN:
-                body = body.replace(key.encode(), MASKED.encode())
-        return replace(reply, body=body)
+        return replace(reply, body=self._account.hide_in(reply.body)) if isinstance(reply, HttpReply) else reply
 
     def _read(self, call: str, reply: HttpReply | NotSent | Unconfirmed) -> Observation:
         provider = self._access.provider

@@ -1,6 +1,7 @@
-"""Deletes what is older than the retention, a step at a time, with a pause after each so that nobody waits for it."""
+"""Deletes what is older than the retention, a step at a time with pauses; and watches the clock."""
 
 import asyncio
+import time
 
 import structlog
 
@@ -13,6 +14,9 @@ from service.telemetry import Metrics
 log = structlog.get_logger()
 BUSY_S = 0.2
 IDLE_S = 600.0
+LOOK_S = 1.0
+SET_BACK_S = 300.0
+"""Times that are off by less right themselves soon enough."""
 
 
 async def keep_up(writer: Writer, env: Env, metrics: Metrics, retention_days: float) -> None:
@@ -31,3 +35,22 @@ async def keep_up(writer: Writer, env: Env, metrics: Metrics, retention_days: fl
         if deleted:
             log.info("upkeep.deleted", rows=deleted)
         await asyncio.sleep(BUSY_S if deleted else IDLE_S)
+
+
+async def watch_clock(writer: Writer, env: Env) -> None:
+    """Until it is cancelled. Only for a process that works alone: others would set the same times back once more."""
+    wall, steady = env.now(), time.monotonic()
+    while True:
+        await asyncio.sleep(LOOK_S)
+        now, passed_s = env.now(), time.monotonic() - steady
+        back_s = passed_s - (now - wall).total_seconds()
+        if back_s < SET_BACK_S:
+            wall, steady = now, steady + passed_s
+            continue
+        try:
+            await upkeep.set_back(writer, now, back_s)
+        except Unavailable as error:
+            log.warning("worker.stalled", lane="clock", reason=error.detail, cause=error.cause)
+            continue
+        log.warning("clock.set_back", outcome="shifted", seconds=round(back_s))
+        wall, steady = now, steady + passed_s

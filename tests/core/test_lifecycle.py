@@ -303,3 +303,31 @@ def test_a_poll_that_is_told_to_come_later_rests_the_account_too(env: FakeEnv) -
     told = Unreadable(reason="HTTP 503", retry_after_s=30)
     change = lifecycle.advance(running(env, POLL_ONLY), told, "poll", env, POLL_ONLY)
     assert (change.pauses[0].until - env.now()).total_seconds() == 30
+
+
+def test_a_task_that_a_callback_names_before_it_is_sent_again_is_polled_instead(env: FakeEnv) -> None:
+    task = sent(env, on_unconfirmed="resubmit")
+    waiting = lifecycle.advance(task, Unconfirmed(reason="reset"), "submit", env, CALLS_BACK).tasks[0]
+    assert waiting.step == "submit"
+    named = lifecycle.advance(waiting, Pending(provider_task_id="p1"), "callback", env, CALLS_BACK).tasks[0]
+    assert (named.step, named.status, named.provider_task_id) == ("tracking", "running", "p1")
+
+
+def test_a_task_that_can_not_be_polled_waits_for_its_callback_until_the_deadline(env: FakeEnv) -> None:
+    callbacks_alone = replace(CALLS_BACK, polling=False)
+    task = running(env, callbacks_alone)
+    assert task.due_at == task.deadline_at
+    env.pass_time(900)
+    ended = lifecycle.begin(task, env, callbacks_alone).tasks[0]
+    assert ended.error is not None and (ended.error.code, ended.via) == ("timeout", "deadline")
+
+
+def test_a_task_that_may_have_arrived_once_ends_unconfirmed_though_it_was_to_be_sent_again(env: FakeEnv) -> None:
+    task = sent(env, on_unconfirmed="resubmit")
+    task = lifecycle.advance(task, Unconfirmed(reason="reset"), "submit", env, CALLS_BACK).tasks[0]
+    env.pass_time(5)
+    task = lifecycle.begin(task, env, CALLS_BACK).tasks[0]
+    task = lifecycle.advance(task, Throttled(reason="429"), "submit", env, CALLS_BACK).tasks[0]
+    env.pass_time(900)
+    ended = lifecycle.begin(task, env, CALLS_BACK).tasks[0]
+    assert ended.error is not None and ended.error.code == "submit_unconfirmed"

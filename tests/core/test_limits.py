@@ -34,3 +34,25 @@ def test_a_clock_that_was_ahead_blocks_nothing_for_long() -> None:
     env = FakeEnv()
     window = Window(limit=2, window_s=1).take(2, env.now())
     assert window.room(env.pass_time(-3600)) == 2
+
+
+@given(
+    st.lists(st.tuples(st.floats(-100, 100), st.integers(0, 5)), max_size=30),
+    st.integers(1, 5),
+    st.sampled_from([0.05, 1.0, 7.3, 1000.0]),
+)
+def test_when_a_window_says_that_it_opens_it_is_open_however_the_clock_went(
+    steps: list[tuple[float, int]], limit: int, window_s: float
+) -> None:
+    env, window = FakeEnv(), Window(limit=limit, window_s=window_s)
+    for gap, wanted in steps:
+        now = env.pass_time(gap)
+        window = window.take(min(wanted, window.room(now)), now)
+    for _ in range(limit + 1):
+        opens_in_s = window.opens_in_s(env.now())
+        assert (opens_in_s == 0) == (window.room(env.now()) > 0)
+        assert opens_in_s <= 3.1 * window_s + 0.001
+        if opens_in_s == 0:
+            return
+        env.pass_time(opens_in_s + 0.001)
+    raise AssertionError("it never opens")

@@ -119,10 +119,12 @@ async def test_a_callback_that_was_answered_survives_a_kill_and_is_delivered(wor
     plan = fake.script(prompt)
     task = await service.api.submit(MODEL, prompt)
     await service.api.accepted(task["id"])
-    await world.receiver.server.close()
+    service.command = "web"  # so that no worker has taken the delivery when the kill comes
+    await service.restart()
     assert (await fake.callback(plan.job)).status == 200
     await service.kill()
-    await world.receiver.server.listen()
+    assert subscriber.received == []
+    service.command = "serve"
     await service.restart()
     assert (await service.api.task(task["id"]))["status"] == "succeeded"
     await until(lambda: subscriber.of(task["id"]))

@@ -1,6 +1,6 @@
-"""Canaries: every secret is unmistakable, every path is driven, and then all that was printed, answered or kept is read.
+"""Canaries: every secret is unmistakable, every path is driven, then all that was printed, answered or kept is read.
 
-Each row of CANARIES is a secret and the places that may hold it; anywhere else it must not be found, in any spelling.
+No secret is found where it does not belong, in no spelling.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ import pytest_asyncio
 from service.web.routes import OPERATIONS
 from tests.flows.conftest import World
 from tests.security.raw import send
-from tests.support.receiver import redirect, status
+from tests.support.receiver import status
 from tests.support.server import Reply, Request
 from tests.support.service import ROOT, Service
-from tests.support.upstream import accept, answer, refuse
+from tests.support.upstream import FakeProvider, accept, answer, refuse
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("canaries")]
@@ -45,7 +45,7 @@ PROVIDER_KEYS = {name: canary(f"key-of-{name}") for name in ("flux-context", "fl
 HEADER, URL_TOKEN, URL_PATH = canary("header"), canary("url-token"), canary("url-path")
 PROMPT, PICTURE, METADATA = canary("prompt"), canary("picture"), canary("metadata")
 IDEMPOTENCY = canary("idempotency-key")
-INJECTED = "line\r\nlevel=error event=forged \x1b[31mred\x1b[0m \u2028 \x9b31m"
+INJECTED = "line\r\nlevel=error event=forged \x1b[31mred\x1b[0m \x9b31m"
 
 SHOWN_NOWHERE = {
     "secret keys": [NEW_KEY, OLD_KEY],
@@ -90,8 +90,11 @@ class Run:
         self.shown_once: dict[str, list[str]] = {}
         self.printed = ""
         self.processes = ""
+        self.kept = ""
 
     async def keep(self, reply: httpx.Response) -> None:
+        if reply.headers.get("content-type", "").startswith("text/event-stream"):
+            return
         await reply.aread()
         text = f"{reply.headers}\n{reply.text}"
         name = f"{reply.request.method} {reply.request.url.path}"
@@ -122,6 +125,7 @@ async def run(world: World) -> AsyncIterator[Run]:
     await drive_strangers(made)
     await drive_every_read(made)
     made.processes = list_processes(service)
+    made.kept = b"".join(path.read_bytes() for path in service.directory.glob("taskhook.db*")).decode("latin-1")
     await drive_a_crash(made)
     made.printed = service.log()
     yield made
@@ -130,21 +134,16 @@ async def run(world: World) -> AsyncIterator[Run]:
 async def drive_deliveries(world: World, run: Run) -> None:
     """Subscribers that answer with all they got, redirect with it, refuse, and are gone."""
 
-    def echo(code: int) -> Reply:
-        return status(code, body=b"")
-
     api = run.service.api
     world.receiver.server._answer = echoing(world.receiver.server._answer)
     for name, code in (("echoes", 200), ("refuses", 500), ("redirects", 302), ("gone", 410)):
-        subscriber = world.receiver.subscriber(name, then=echo(code))
+        subscriber = world.receiver.subscriber(name, then=status(code))
         endpoint = await api.endpoint(subscriber.url, headers={"X-Secret": HEADER, "Authorization": f"Bearer {HEADER}"})
         run.made["endpoint secrets"].append(endpoint["secret"])
         rotated = (await run.service.client.post(f"/v1/endpoints/{endpoint['id']}/rotate-secret")).json()
         run.made["endpoint secrets"].append(rotated["secret"])
         await run.service.client.post(f"/v1/endpoints/{endpoint['id']}/test")
-    hook = world.receiver.subscriber(f"hook/{URL_PATH}")
-    hook.then = redirect(f"{hook.url}/?token={URL_TOKEN}")
-    world.receiver.subscribers[f"/hook/{URL_PATH}"] = hook
+    hook = world.receiver.subscriber(f"hook/{URL_PATH}", then=status(302))
     for number in range(2):
         prompt = f"{PROMPT} delivered {number} {INJECTED}"
         world.fluxapi_ai.script(prompt, callback="success")
@@ -160,19 +159,16 @@ async def drive_deliveries(world: World, run: Run) -> None:
     await until(attempted)
 
 
-def echoing(answer: Any) -> Any:
-    """The request itself as the answer's body, headers and all, and in the Location."""
+def echoing(receive: Any) -> Any:
+    """The answer's body and Location are the request itself, its headers and all."""
 
-    async def echoed(request: Request) -> Any:
-        reply = await answer(request)
-        inner = getattr(reply, "answer", reply)
+    async def answered(request: Request) -> Reply:
+        planned = (await receive(request)).answer
         said = json.dumps({"url": request.target, **request.headers})[:900]
-        location = {"Location": f"http://127.0.0.1/?{request.headers.get('x-secret', '')}{request.target}"}
-        headers = location if inner.status == 302 else {}
-        body = inner.body or said
-        return Reply(inner.status, body, {**inner.headers, **headers} if not inner.headers else inner.headers)
+        location = f"http://127.0.0.1:9{request.target}&secret={request.headers.get('x-secret')}"
+        return Reply(planned.status, said, {"Location": location} if planned.status == 302 else {})
 
-    return echoed
+    return answered
 
 
 async def drive_providers(world: World, run: Run) -> None:
@@ -221,18 +217,23 @@ async def drive_providers(world: World, run: Run) -> None:
 
 async def drive_callbacks(world: World, run: Run) -> None:
     """Good ones, ones that quote their own URL, unsigned, forged, unreadable and about another task."""
-    api, fake = run.service.api, world.fluxapi_ai
+    for fake in (world.fluxapi_ai, world.acedata):
+        await drive_callbacks_of(fake, run)
+
+
+async def drive_callbacks_of(fake: FakeProvider, run: Run) -> None:
+    api = run.service.api
     for number, body in enumerate(
         (b"no json {url}", b'{"code": 200, "data": {"taskId": "other", "url": "{url}"}}', b'{"{url}": "{key}"}')
     ):
-        prompt = f"{PROMPT} called back {number}"
+        prompt = f"{PROMPT} called back by {fake.provider} {number}"
         plan = fake.script(prompt)
-        task = await api.submit("fluxapi-ai/flux-kontext-pro", prompt)
+        task = await api.submit(f"{fake.provider}/{fake.default_model}", prompt)
         await api.accepted(task["id"])
         url = plan.job.callback_url
         assert url is not None
         run.made["callback tokens"].append(plan.job.token)
-        sent = body.replace(b"{url}", url.encode()).replace(b"{key}", HMAC_KEY.encode())
+        sent = body.replace(b"{url}", url.encode()).replace(b"{key}", fake.key.encode())
         await fake.callback(plan.job, body=sent)
         await fake.callback(plan.job, body=sent, headers={"X-Webhook-Signature": HMAC_KEY})
         await fake.callback(plan.job, body=sent, url=f"{url[:-3]}AAA")
@@ -296,22 +297,23 @@ def list_processes(service: Service) -> str:
 
 
 async def drive_a_crash(run: Run) -> None:
-    """A row that can't be read makes requests and loops fail; then the process itself dies of a wrong start."""
+    """A row that can't be read makes a request fail; then the process itself dies of a wrong start."""
     service = run.service
     prompt = f"{PROMPT} before the crash"
-    task = await service.api.submit("fluxapi-ai/flux-kontext-pro", prompt)
+    task = await service.api.submit("flux-context/flux-kontext-pro", prompt)
+    await service.api.accepted(task["id"])
     with sqlite3.connect(service.directory / "taskhook.db") as database:
         damaged = json.dumps({"input": {"prompt": prompt, "n": HEADER}, "metadata": PROVIDER_KEYS["acedata"]})
         database.execute("update tasks set doc = ?, due_ms = 0 where id = ?", (damaged, task["id"]))
     assert (await service.client.get(f"/v1/tasks/{task['id']}")).status_code == 500
-    await until(lambda: "worker.failed" in service.log() or "parked" in service.log())
+    await until(lambda: "request.failed" in service.log())
     assert service.process is not None
     service.process.send_signal(signal.SIGABRT)
     await service.process.wait()
     with sqlite3.connect(service.directory / "taskhook.db") as database:
         database.execute("delete from tasks where id = ?", (task["id"],))
     for changes in (
-        {"TASKHOOK_DATABASE_URL": "sqlite:////nowhere/taskhook.db"},
+        {"TASKHOOK_DATABASE_URL": "sqlite:////dev/null/taskhook.db"},
         {"TASKHOOK_PORT": "70000"},
         {"TASKHOOK_SIGNING_SECRET": HMAC_KEY},
         {"TASKHOOK_LOG_FORMAT": "console", "TASKHOOK_HOST": "192.0.2.1"},
@@ -326,7 +328,6 @@ async def drive_a_crash(run: Run) -> None:
 async def test_nothing_that_was_printed_holds_a_secret(run: Run) -> None:
     everything = SHOWN_NOWHERE | SHOWN_TO_WHO_SENT_IT | SHOWN_WITH_DELIVERIES | run.made
     lines = run.printed
-    assert "worker.failed" in lines
     assert "request.failed" in lines
     assert "delivery.attempted" in lines
     assert found_in(lines, everything | {"idempotency keys": [IDEMPOTENCY]}) == {}
@@ -372,9 +373,8 @@ async def test_what_everybody_may_read_was_read_and_holds_nothing(run: Run, path
 
 
 async def test_the_database_holds_what_is_encrypted_in_no_readable_form(run: Run) -> None:
-    kept = b"".join(path.read_bytes() for path in run.service.directory.glob("taskhook.db*")).decode("latin-1")
-    assert PROMPT in kept, "the right files were read"
-    assert found_in(kept, SHOWN_NOWHERE | SHOWN_WITH_DELIVERIES | run.made) == {}
+    assert PROMPT in run.kept, "the right files were read"
+    assert found_in(run.kept, SHOWN_NOWHERE | SHOWN_WITH_DELIVERIES | run.made) == {}
 
 
 async def test_the_process_list_holds_nothing(run: Run) -> None:
@@ -393,7 +393,7 @@ async def test_the_printed_settings_hold_nothing(run: Run) -> None:
         assert found_in(done.stdout + done.stderr, SHOWN_NOWHERE) == {}
 
 
-def test_the_search_itself_finds_every_spelling() -> None:
+async def test_the_search_itself_finds_every_spelling() -> None:
     for spelled in (HEADER, quote(HEADER), HEADER.encode().hex(), base64.b64encode(f"ab{HEADER}c".encode()).decode()):
         assert found_in(f"before {spelled} after", {"header": [HEADER]}), spelled
     assert re.fullmatch(r"canary-[a-z-]+-[0-9a-f]{24}", HEADER)

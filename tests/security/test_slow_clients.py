@@ -31,6 +31,8 @@ class App:
 
     def __init__(self) -> None:
         self.gone = 0
+        self.headers: list[bytes] = []
+        """Names of the last request, as they are once its body is read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -38,6 +40,7 @@ class App:
         except ClientGone:
             self.gone += 1
             return
+        self.headers = [name for name, _ in scope["headers"]]
         if scope["path"] == "/late":
             await asyncio.sleep(1)
         body = b"x" * (64 << 20 if scope["path"] == "/large" else 2)
@@ -56,7 +59,7 @@ class Site:
             ws="none",
             lifespan="off",
             log_config=None,
-            timeout_keep_alive=1,
+            timeout_keep_alive=30,
         )
         self.server = uvicorn.Server(config)
 
@@ -130,6 +133,14 @@ async def test_a_body_that_stops_ends_the_request_that_waits_for_it(site: Site) 
     heard = await send(site.port, POST + b"abc", quiet_s=3)
     assert heard.statuses == [408]
     assert site.app.gone == 1
+
+
+async def test_what_stands_behind_a_body_is_no_header(site: Site) -> None:
+    """A signature or a key that is judged after the body was read can't come in a trailer."""
+    chunked = POST.replace(b"Content-Length: 100", b"Transfer-Encoding: chunked")
+    heard = await send(site.port, chunked, b"1\r\na\r\n", b"0\r\nX-Signature: forged\r\n\r\n", pause_s=0.05)
+    assert heard.statuses == [200]
+    assert site.app.headers == [b"host", b"transfer-encoding"]
 
 
 async def test_a_slow_answer_of_ours_is_no_slow_client(site: Site) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from service.core.change import Change
 from service.core.delivery import Endpoint
 from service.core.event import OPT_IN
 from service.core.observation import Accepted, NotSent, Pending, Unconfirmed
-from service.core.problems import Conflict, NotFound
+from service.core.problems import Conflict, NotFound, Unavailable
 from service.core.task import FINAL, TaskInput
 from service.core.times import after, from_ms, to_ms
 from service.providers.base import Limits
@@ -35,7 +35,7 @@ from service.store.bus import Bus
 from service.store.claims import DeliveryClaim, Parcel, TaskClaim
 from service.store.migrate import migrate
 from service.store.reads import Reads
-from service.store.sqlite import SqliteDriver
+from service.store.sqlite import SqliteDriver, SqliteSession
 from service.store.writer import Writer
 from service.web import creating
 from tests.support.env import FakeEnv
@@ -67,6 +67,20 @@ class Picture(msgspec.Struct, kw_only=True):
     faults: list[dict[str, Any]]
 
 
+class FailingDriver(SqliteDriver):
+    """Some commits do not come about, and nothing of their transaction is left."""
+
+    fails = 0
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqliteSession]:
+        async with super().transaction() as session:
+            yield session
+            if self.fails:
+                self.fails -= 1
+                raise Unavailable("The disk is full.")
+
+
 class World:
     """One database and everything that writes to it."""
 
@@ -84,7 +98,7 @@ class World:
         self.sequence = 0
 
     async def open(self) -> None:
-        self.driver = SqliteDriver(str(self.path))
+        self.driver = FailingDriver(str(self.path))
         await self.driver.open()
         await migrate(self.driver, to_ms(self.env.now()))
         self.writer = Writer(self.driver, Bus(), self.env)
@@ -150,6 +164,7 @@ class World:
             self.attempt: 8,
             self.retry: 3,
             self.recover: 1,
+            self.blunder: 1,
         }
         self.before = self.look()
         steps = [*asks, *alone]
@@ -163,12 +178,14 @@ class World:
             names = [way.__name__ for way in asks for _ in range(asks[way])]
             together = [chosen, *({way.__name__: way for way in asks}[self.choose(names)] for _ in range(more))]
             made = [ask for way in together if (ask := way()) is not None]
+            self.driver.fails = self.choose([0] * 12 + [1])
             await asyncio.gather(*(self.tolerant(ask) for ask in made))
+            self.driver.fails = 0
         self.holds()
 
     async def tolerant(self, ask: Ask) -> None:
         """What a caller is refused for a reason is no failure."""
-        with contextlib.suppress(Conflict, NotFound):
+        with contextlib.suppress(Conflict, NotFound, Unavailable, ZeroDivisionError):
             await ask()
 
     def one_of(self, known: dict[str, Any] | list[Any]) -> Any:
@@ -350,6 +367,14 @@ class World:
         keys = Keys(deliveries=(delivery_id,), endpoints=(endpoint_id,) if endpoint_id else ())
         return ask
 
+    def blunder(self) -> Ask:
+        """A mistake of the program's own, which must fail alone."""
+
+        def decide(batch: Batch) -> Change:
+            raise ZeroDivisionError
+
+        return partial(self.writer.change, Keys(), decide)
+
     def recover(self) -> Ask | None:
         endpoint_id = self.one_of(self.before.endpoints)
         since, until = self.env.now() - timedelta(days=1), after(self.env.now(), 1)
@@ -498,13 +523,18 @@ class World:
             if event_id in self.before.events:
                 continue
             for endpoint_id, endpoint in now.endpoints.items():
-                judged = {wants(endpoint, event)}
-                if endpoint_id in self.before.endpoints:
-                    judged.add(wants(self.before.endpoints[endpoint_id], event))
+                before = self.before.endpoints.get(endpoint_id)
+                labels = self.labels_before(event)
+                judged = {wants(endpoint, event, labels), before is not None and wants(before, event, labels)}
                 assert ((event_id, endpoint_id) in pairs) in judged, "as it was or as it became in this step"
             is_end = event["type"] in FINAL_TYPES
             url = is_end and '"webhook_url":"http' in self.before_or(now, event["task_id"])
             assert ((event_id, None) in pairs) == bool(url)
+
+    def labels_before(self, event: dict[str, Any]) -> dict[str, str] | None:
+        """Those that the task had, where it was erased in this step."""
+        row = self.before.tasks.get(event["task_id"])
+        return msgspec.json.decode(row["doc"]).get("metadata", {}) if row and event["task_id"] in self.erased else None
 
     def before_or(self, now: Picture, task_id: str) -> str:
         """The task's document, also where it was erased in this step."""
@@ -584,7 +614,7 @@ class World:
         return tasks + [row for row in now.deliveries.values() if row["status"] in ("pending", "sending")]
 
 
-def wants(endpoint: Endpoint, event: dict[str, Any]) -> bool:
+def wants(endpoint: Endpoint, event: dict[str, Any], labels: dict[str, str] | None = None) -> bool:
     """The filter as the documentation tells it."""
     if event["audience_id"]:
         return event["audience_id"] == endpoint.id and endpoint.deleted_at is None
@@ -599,7 +629,8 @@ def wants(endpoint: Endpoint, event: dict[str, Any]) -> bool:
     if kind.startswith("endpoint."):
         return True
     of_provider = not endpoint.providers or data["provider"] in endpoint.providers
-    return of_provider and all(data["metadata"].get(key) == value for key, value in endpoint.metadata.items())
+    labels = data["metadata"] if labels is None else labels
+    return of_provider and all(labels.get(key) == value for key, value in endpoint.metadata.items())
 
 
 def live(choose: Choose) -> None:

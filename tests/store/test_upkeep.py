@@ -64,10 +64,12 @@ async def test_recover_sends_what_was_not_received_and_nothing_twice(store: Stor
 
 async def test_recover_goes_through_more_than_one_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "STEP", 4)
-    endpoint_id = await subscribe(store, enabled=False)
+    endpoint = make_endpoint(store.env, enabled=False)
+    await put(store, Change(endpoints=(endpoint,)))
     await publish(store, 10)
+    await put(store, Change(endpoints=(delivering.enable(endpoint),)))
     since, until = store.env.now() - timedelta(days=1), after(store.env.now(), 1)
-    assert await upkeep.recover(store.writer, endpoint_id, since, until, dry_run=False) == 10
+    assert await upkeep.recover(store.writer, endpoint.id, since, until, dry_run=False) == 10
 
 
 async def test_recover_keeps_to_the_filter(store: Store) -> None:

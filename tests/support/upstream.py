@@ -124,6 +124,8 @@ class FakeProvider:
         self.plans: dict[str | None, Plan] = {}
         self.jobs: dict[str, Job] = {}
         self.complaints: list[str] = []
+        self.down: Answer | None = None
+        """What every request is answered while it is set."""
         self._unscripted: dict[str, Any] = {}
         self._next: deque[Plan] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -228,6 +230,8 @@ class FakeProvider:
     async def _answer(self, request: Request) -> Answer:
         if not _named_agent(request):
             return Reply(403, "error code: 1010")
+        if self.down is not None:
+            return self.down
         call, job_id = self.route(request)
         if call == "submit":
             return await self._submit(request)

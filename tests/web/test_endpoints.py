@@ -149,7 +149,7 @@ async def test_a_list_has_pages_where_a_limit_is_given(client: httpx.AsyncClient
     assert rest["next_cursor"] is None
 
 
-async def test_a_deleted_endpoint_is_gone_and_what_waited_for_it_has_failed(site: Site, client: httpx.AsyncClient) -> None:
+async def test_a_deleted_endpoint_is_gone_and_what_waited_for_it_fails(site: Site, client: httpx.AsyncClient) -> None:
     made = await make(client)
     await site.succeed(client)
     assert (await client.delete(f"/v1/endpoints/{made['id']}")).status_code == 204

@@ -9,7 +9,7 @@ import pytest
 
 from service.core import delivering
 from service.core.change import Change
-from service.core.keys import SCOPES, render_key
+from service.core.keys import _DIGITS, RANDOM_DIGITS, SCOPES, hint_of, is_key, render_key
 from service.store.batch import Keys
 from service.web import auth, throttle
 from service.web.routes import OPERATIONS
@@ -203,6 +203,19 @@ async def test_a_key_that_cannot_be_is_refused_by_the_fields_name(
 
 
 # Strangers
+
+
+async def test_the_beginning_of_a_key_is_no_key(client: httpx.AsyncClient) -> None:
+    """Another key with the same public beginning and a good checksum."""
+    key = (await make(client, "tasks:read"))["key"]
+    digits = key.removeprefix("tk_live_")[:RANDOM_DIGITS]
+    number = 0
+    for digit in digits:
+        number = number * 62 + _DIGITS.index(digit)
+    near = render_key(number + 1)
+    assert is_key(near)
+    assert hint_of(near) == hint_of(key)
+    assert await status_of(client, near) == 401
 
 
 async def test_failed_attempts_are_limited_by_address_and_a_good_key_still_holds(

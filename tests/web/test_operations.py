@@ -48,7 +48,7 @@ async def test_a_service_without_its_database_is_not_ready(
     async def away() -> Any:
         raise Unavailable("The database can't be used right now.")
 
-    monkeypatch.setattr(site.reads, "oldest_due_ms", away)
+    monkeypatch.setattr(site.writer, "check", away)
     reply = await client.get("/readyz")
     assert (reply.status_code, reply.json()["checks"]["database"]["ok"]) == (503, False)
     monkeypatch.setattr(site.reads, "count_open", away)
@@ -60,11 +60,13 @@ async def test_a_worker_that_died_here_makes_it_not_ready(site: Site) -> None:
         assert (await client.get("/readyz")).status_code == 503
 
 
-async def test_work_that_is_late_is_told_but_keeps_callbacks_coming(site: Site, client: httpx.AsyncClient) -> None:
+async def test_work_that_nobody_takes_makes_it_not_ready(site: Site, client: httpx.AsyncClient) -> None:
     await site.create(client)
-    site.env.pass_time(90)
+    site.env.pass_time(50)
+    assert (await client.get("/readyz")).status_code == 200
+    site.env.pass_time(40)
     reply = await client.get("/readyz")
-    assert reply.status_code == 200
+    assert reply.status_code == 503
     assert "90 s" in reply.json()["checks"]["worker"]["note"]
 
 

@@ -1,0 +1,191 @@
+"""The SQLite file under faults: deleted, replaced, damaged, from the future; and its backup."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.core import lifecycle
+from service.core.problems import Unavailable
+from service.core.task import TaskInput
+from service.core.times import to_ms
+from service.store import sqlite_file, upkeep, writer
+from service.store.batch import Batch
+from service.store.bus import Bus
+from service.store.migrate import migrate
+from service.store.reads import TaskFilter
+from service.store.sqlite import SqliteDriver
+from service.store.writer import Writer
+from tests.store.conftest import Store, open_store
+from tests.store.test_claims import create, publish, put, subscribe
+from tests.support.env import FakeEnv
+from tests.support.factory import make_task
+from tests.support.wait import until
+
+ALL = (TaskFilter(), 1000, None)
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> Path:
+    return tmp_path / "taskhook.db"
+
+
+@pytest.fixture
+async def store(file: Path) -> AsyncIterator[Store]:
+    async with open_store(str(file)) as found:
+        yield found
+
+
+def count(file: Path) -> int:
+    with closing(sqlite3.connect(file)) as connection:
+        return int(connection.execute("select count(*) from tasks").fetchone()[0])
+
+
+async def test_a_database_file_that_was_deleted_is_written_back_with_all_that_it_held(store: Store, file: Path) -> None:
+    await create(store, 3)
+    for name in (file, Path(f"{file}-wal"), Path(f"{file}-shm")):
+        name.unlink()
+    await create(store, 1)
+    assert count(file) == 4
+    await create(store, 1)
+    assert count(file) == 5
+    assert len((await store.reads.list_tasks(*ALL)).items) == 5
+
+
+async def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
+    file = tmp_path / "var" / "taskhook.db"
+    async with open_store(str(file)) as store:
+        await create(store, 1)
+        shutil.rmtree(file.parent)
+        await create(store, 1)
+        assert count(file) == 2
+
+
+async def test_another_file_of_that_name_is_not_written_to(store: Store, file: Path) -> None:
+    await create(store, 1)
+    file.rename(file.with_suffix(".old"))
+    file.write_bytes(b"")
+    with pytest.raises(Unavailable) as refused:
+        await create(store, 1)
+    assert refused.value.cause == "REPLACED"
+    with pytest.raises(Unavailable):
+        await store.writer.check()
+    file.with_suffix(".old").rename(file)
+    await create(store, 1)
+    assert count(file) == 2
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut", "a page of zeros"])
+async def test_a_damaged_file_is_told_at_the_start(file: Path, damage: str) -> None:
+    async with open_store(str(file)) as store:
+        await create(store, 200)
+    whole = file.read_bytes()
+    broken = {
+        "garbage": b"this is no database" * 1000,
+        "cut": whole[: len(whole) // 2],
+        "a page of zeros": whole[:8192] + bytes(8192) + whole[16384:],
+    }[damage]
+    file.write_bytes(broken)
+    driver = SqliteDriver(str(file))
+    with pytest.raises(Unavailable, match="damaged"):
+        await driver.open()
+
+
+async def test_a_database_of_a_newer_version_is_refused(store: Store) -> None:
+    async def work(batch: Batch) -> int:
+        return await batch.session.execute("insert into migrations (name, applied_ms) values ('9999_future', 1)")
+
+    await store.writer.run(work)
+    with pytest.raises(Unavailable, match="newer version") as refused:
+        await migrate(store.driver, to_ms(store.env.now()))
+    assert refused.value.cause == "9999_future"
+
+
+async def test_a_backup_is_whole_and_of_one_moment_while_others_write(store: Store, file: Path, tmp_path: Path) -> None:
+    writing = asyncio.create_task(create(store, 300))
+    copies = [tmp_path / f"copy-{number}.db" for number in range(5)]
+    for copy in copies:
+        await asyncio.to_thread(sqlite_file.backup, str(file), str(copy))
+    await writing
+    sizes = [count(copy) for copy in copies]
+    assert sizes == sorted(sizes) and copies[0].stat().st_mode & 0o777 == 0o600
+    await asyncio.to_thread(sqlite_file.backup, str(file), str(copies[0]))
+    assert count(copies[0]) == 300, "an older copy of that name is replaced"
+    assert not list(tmp_path.glob("*.partial"))
+    async with open_store(str(copies[0])) as restored:
+        assert len((await restored.reads.list_tasks(*ALL)).items) == 300
+
+
+async def test_what_waits_fails_at_once_when_the_database_is_locked(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.sqlite.BUSY_TIMEOUT_MS", 300)
+    async with open_store(str(file)) as store:
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            began = asyncio.get_running_loop().time()
+            asks = [asyncio.create_task(create(store, 1)) for _ in range(500)]
+            ended = await asyncio.gather(*asks, return_exceptions=True)
+            took_s = asyncio.get_running_loop().time() - began
+            other.execute("rollback")
+        assert {type(problem) for problem in ended} == {Unavailable}
+        assert took_s < 1.0, "not one busy time for each batch"
+        await create(store, 1)
+        assert count(file) == 1
+
+
+async def test_a_full_queue_refuses_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "QUEUE_MAX", 10)
+    driver, env = SqliteDriver(str(file)), FakeEnv()
+    await driver.open()
+    await migrate(driver, 1)
+    narrow = Writer(driver, Bus(), env)
+    narrow.start()
+    store = Store(driver=driver, writer=narrow, reads=None, bus=Bus(), env=env)  # type: ignore[arg-type]
+    ended = await asyncio.gather(*(create(store, 1) for _ in range(100)), return_exceptions=True)
+    kept = sum(problem is None for problem in ended)
+    assert count(file) == kept >= 10
+    assert {problem.cause for problem in ended if isinstance(problem, Unavailable)} == {"queue full"}
+    await narrow.stop()
+    await driver.close()
+
+
+async def test_the_check_writes_and_heals(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "CHECK_S", 0.0)
+    await store.writer.check()
+    monkeypatch.setattr(store.driver, "_is_open", False)
+    with pytest.raises(Unavailable):
+        await store.writer.check()
+    monkeypatch.undo()
+    monkeypatch.setattr(writer, "CHECK_S", 0.0)
+    await store.writer.check()
+
+
+async def test_retention_leaves_what_is_held_or_parked(store: Store) -> None:
+    await subscribe(store, enabled=False)
+    await publish(store, 1)
+    store.env.pass_time(31 * 86_400)
+    assert await upkeep.delete_old(store.writer, store.env.now(), 30) == 0
+
+
+@pytest.mark.parametrize("journal", ["", "-wal"])
+async def test_erased_text_is_in_no_file_of_the_database(store: Store, file: Path, journal: str) -> None:
+    words = [f"quokka{number:04}" for number in range(40)]
+    for word in words:
+        task = make_task(store.env, input=TaskInput(prompt=f"{word} " * 300), metadata={"word": word})
+        await put(store, lifecycle.create(task, store.env))
+        await store.writer.change_task(task.id, lambda found: lifecycle.cancel(found, store.env))
+    await store.writer.scrub()
+    assert b"quokka" in file.read_bytes()
+    for task in (await store.reads.list_tasks(*ALL)).items:
+        await upkeep.erase_task(store.writer, task.id)
+
+    def gone() -> bool:
+        path = Path(f"{file}{journal}")
+        return not path.exists() or b"quokka" not in path.read_bytes()
+
+    await until(gone, 2)
