@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test lint bench lock clean
+.PHONY: run setup test chaos fuzz lint bench lock clean
 
 run: $(VENV)/.run-ready  ## start the service with its sandbox
 	@$(BIN)/taskhook dev
@@ -14,6 +14,12 @@ setup: $(VENV)/.dev-ready  ## the virtual environment, with what the tests need
 test: setup  ## linters, type checker, layers, all tests
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: setup  ## kills and faults at random, for long: make chaos OPTIONS="--rounds 50 --seed 7"
+	@$(BIN)/python -m tests.chaos $(OPTIONS)
+
+fuzz: setup  ## the property tests, longer and with new examples
+	@FUZZ=$${FUZZ:-20} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 tests/fuzz tests/core tests/store/test_machine.py tests/providers/test_any_bytes.py
 
 lint: setup
 	@$(BIN)/ruff check .

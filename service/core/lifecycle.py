@@ -144,7 +144,10 @@ def _send(task: Task, env: Env, policy: Policy) -> Change:
 def _poll_or_expire(task: Task, env: Env, policy: Policy) -> Change:
     if not policy.polling:
         return _expire(task, env)
-    return Change(tasks=(replace(task, lease=task.lease + 1, due_at=after(env.now(), policy.poll_lease_s)),))
+    due_at = after(env.now(), policy.poll_lease_s)
+    if env.now() < task.deadline_at:  # a process that dies over a poll must not hold up the last one
+        due_at = min(due_at, task.deadline_at)
+    return Change(tasks=(replace(task, lease=task.lease + 1, due_at=due_at),))
 
 
 # --- what is learned --------------------------------------------------------------------------------------------------

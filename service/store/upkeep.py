@@ -16,8 +16,10 @@ from service.core.problems import Conflict, Unavailable
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.core.views import view_task
+from service.providers import PROVIDERS
 from service.store import faults
 from service.store.batch import Batch, Keys
+from service.store.bus import DELIVERIES, tasks_of
 from service.store.driver import Row, Session
 from service.store.writer import Writer
 
@@ -153,6 +155,7 @@ async def set_back(writer: Writer, now: datetime, by_s: float) -> None:
             await batch.session.execute(f"update {table} set {shift}", (by_ms, by_ms, since_ms))
         rest = "update limits set paused_ms = paused_ms - ? where paused_ms >= ?"
         await batch.session.execute(rest, (by_ms, since_ms))
+        batch.topics |= {DELIVERIES, *map(tasks_of, PROVIDERS)}
 
     await writer.run(work)
 

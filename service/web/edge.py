@@ -5,7 +5,7 @@ a gigabyte is read whole. What is refused here never reaches the routes, and lea
 """
 
 import asyncio
-from collections import Counter
+import math
 from typing import Any
 
 import httptools
@@ -14,7 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.telemetry import Metrics
 
-SINGLE = frozenset({b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key"})
+SINGLE = frozenset(
+    {b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"transfer-encoding"}
+)
 """Two of one of these could be read in two ways by us and by a proxy in front."""
 REFUSED_EXTRA = 256
 """Connections beyond the limit that are told so; what comes on top of these is closed unheard."""
@@ -75,6 +77,7 @@ class Edge(HttpToolsProtocol):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._clock: asyncio.TimerHandle | None = None
+        self._until = math.inf
         self._write_clock: asyncio.TimerHandle | None = None
         self._in_head = True
         self._is_idle = True
@@ -94,7 +97,8 @@ class Edge(HttpToolsProtocol):
         self._time(self.limits.linger_s if self._is_full else self.limits.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_clock()
+        if self._clock is not None:
+            self._clock.cancel()
         self.resume_writing()
         super().connection_lost(exc)
         self.pipeline.clear()
@@ -153,17 +157,24 @@ class Edge(HttpToolsProtocol):
             self._in_head = self._is_idle = True
 
     def _judge(self) -> Refusal | None:
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size, seen = len(self.url), {b""}
+        for name, value in self.headers:
+            size += len(name) + len(value)
+            if name in SINGLE:
+                if name in seen or (name == b"transfer-encoding" and value.lower() != b"chunked"):
+                    return AMBIGUOUS
+                seen.add(name)
         if size > self.limits.head_bytes or len(self.headers) > self.limits.headers:
             return LARGE
-        http_version = self.parser.get_http_version()
-        if http_version not in ("1.0", "1.1"):
-            return MALFORMED
-        counts = Counter(name for name, _ in self.headers if name in SINGLE)
-        if any(count > 1 for count in counts.values()) or (http_version == "1.1" and b"host" not in counts):
-            return AMBIGUOUS
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        return AMBIGUOUS if codings not in ([], [b"chunked"]) or (codings and http_version == "1.0") else None
+        return self._judge_version(seen)
+
+    def _judge_version(self, seen: set[bytes]) -> Refusal | None:
+        match self.parser.get_http_version():
+            case "1.1":
+                return None if b"host" in seen else AMBIGUOUS
+            case "1.0":
+                return AMBIGUOUS if b"transfer-encoding" in seen else None
+        return MALFORMED
 
     def _weigh_head(self, size: int) -> None:
         """One that is not complete yet; how large a complete one is, `_judge` knows."""
@@ -175,16 +186,25 @@ class Edge(HttpToolsProtocol):
     # --- what ends it -------------------------------------------------------------------------------------------------
 
     def _time(self, seconds: float) -> None:
-        self._stop_clock()
-        self._clock = self.loop.call_later(seconds, self._time_is_over)
-
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
+        """From now on. A clock that rings earlier than that is left to ring: one a request would cost more than it."""
+        self._until = self.loop.time() + seconds
+        if self._clock is not None and self._clock.when() > self._until:
             self._clock.cancel()
             self._clock = None
+        if self._clock is None:
+            self._clock = self.loop.call_at(self._until, self._ring)
+
+    def _stop_clock(self) -> None:
+        self._until = math.inf
+
+    def _ring(self) -> None:
+        self._clock = None
+        if self._until <= self.loop.time():
+            self._time_is_over()
+        elif self._until < math.inf:
+            self._clock = self.loop.call_at(self._until, self._ring)
 
     def _time_is_over(self) -> None:
-        self._clock = None
         if self._is_deaf:
             self.transport.abort()
         elif self._is_full:

@@ -175,9 +175,9 @@ async def test_a_database_file_that_was_deleted_is_written_back(world: World) ->
     for name in ("taskhook.db", "taskhook.db-wal", "taskhook.db-shm"):
         (service.directory / name).unlink()
     assert await asked.post() == 202
+    await asked.all_ended()
     await service.restart()
     assert {task["id"] for task in await service.api.pages("/v1/tasks")} == set(asked.accepted)
-    await asked.all_ended()
     assert "store.written_back" in service.log()
     await service.close()
 

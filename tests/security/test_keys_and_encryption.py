@@ -117,7 +117,7 @@ async def test_what_no_key_opens_is_told_by_name_and_stops_nothing_else(world: W
     done = await taskhook(service, "keys", "rotate-encryption")
     assert done.returncode == 1
     assert "TASKHOOK_SECRET_KEYS" in done.stderr
-    await service.restart({"TASKHOOK_SECRET_KEYS": f"a-key-that-came-without-the-others,{NEW}"})
+    await service.restart({"TASKHOOK_SECRET_KEYS": f"a-key-that-came-without-the-others,{NEW},{OLD}"})
     await until(lambda: lost.of(task["id"]), 30, "delivered once the key is back")
 
 

@@ -120,9 +120,7 @@ async def test_a_backup_is_whole_and_of_one_moment_while_others_write(store: Sto
         assert len((await restored.reads.list_tasks(*ALL)).items) == 300
 
 
-async def test_what_waits_fails_at_once_when_the_database_is_locked(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_waits_fails_at_once_in_a_locked_database(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.store.sqlite.BUSY_TIMEOUT_MS", 300)
     async with open_store(str(file)) as store:
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
