@@ -15,7 +15,7 @@ from service.core.times import after
 from service.store import upkeep
 from service.store.batch import Keys
 from tests.store.conftest import Store
-from tests.store.test_claims import claim_deliveries, publish, put, subscribe
+from tests.store.test_claims import claim, claim_deliveries, publish, put, subscribe
 from tests.support.factory import CALLS_BACK, make_task, picture, refusal
 
 ENDS = ("callback", "poll", "deadline", "cancel")
@@ -82,3 +82,12 @@ async def test_a_recover_that_was_killed_half_way_is_asked_for_again_and_sends_e
     assert await upkeep.recover(store.writer, endpoint_id, since, until, dry_run=False) == 25
     rest = {parcel.delivery.id for parcel in (await claim_deliveries(store, 1000)).parcels}
     assert len(rest) == 25 and not first & rest
+
+
+async def test_a_process_that_dies_over_a_poll_does_not_hold_up_the_deadline(store: Store) -> None:
+    deadline_at = after(store.env.now(), 10)
+    task = make_task(store.env, step="tracking", status="running", provider_task_id="p", deadline_at=deadline_at)
+    await put(store, lifecycle.create(task, store.env))
+    assert len((await claim(store)).tasks) == 1
+    store.env.pass_time(10)
+    assert [taken.id for taken in (await claim(store)).tasks] == [task.id], "the last poll, at its time"
