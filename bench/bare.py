@@ -3,6 +3,7 @@
 python -m bench.bare PORT
 """
 
+import os
 import sys
 
 import uvicorn
@@ -11,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+ANSWER = os.environ.get("BARE_ANSWER", '{"status":"received"}').encode()
+
 
 async def receive(request: Request) -> Response:
     await request.body()
-    return Response(b'{"status":"received"}', media_type="application/json")
+    return Response(ANSWER, media_type="application/json")
 
 
 app = Starlette(routes=[Route("/{path:path}", receive, methods=["POST"])])

@@ -129,7 +129,9 @@ async def fill(path: str, count: int) -> list[str]:
     writer = Writer(driver, Bus(), env)
     writer.start()
     tasks = [running_task(env) for _ in range(count)]
-    await asyncio.gather(*(writer.change(Keys(), lambda _, task=task: Change(tasks=(task,))) for task in tasks[:count]))
+    for at in range(0, count, 1000):
+        some = tasks[at : at + 1000]
+        await asyncio.gather(*(writer.change(Keys(), lambda _, task=task: Change(tasks=(task,))) for task in some))
     await writer.stop()
     await driver.close()
     return [task.id for task in tasks]

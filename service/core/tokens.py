@@ -27,15 +27,7 @@ class CallbackTokens:
 
     def __init__(self, secret_keys: Sequence[str], providers: Sequence[str]) -> None:
         oldest_first = list(reversed(secret_keys))
-        self._signers = {
-            provider: Signer(
-                oldest_first,
-                salt=f"taskhook.callback.{provider}",
-                key_derivation="hmac",
-                digest_method=hashlib.sha384,
-            )
-            for provider in providers
-        }
+        self._signers = {provider: _signer(oldest_first, f"taskhook.callback.{provider}") for provider in providers}
 
     def sign(self, provider: str, task_id: str) -> str:
         return self._signers[provider].sign(task_id).decode()
@@ -48,3 +40,10 @@ class CallbackTokens:
             return self._signers[provider].unsign(token).decode()
         except BadSignature:
             raise Forbidden("This callback URL is not one of ours.") from None
+
+
+def _signer(oldest_first: Sequence[str], salt: str) -> Signer:
+    """One whose keys are derived once: itsdangerous would derive them anew for each token."""
+    deriving = Signer(oldest_first, salt=salt, key_derivation="hmac", digest_method=hashlib.sha384)
+    derived = [deriving.derive_key(key) for key in deriving.secret_keys]
+    return Signer(derived, salt=salt, key_derivation="none", digest_method=hashlib.sha384)

@@ -1,21 +1,15 @@
 """The two clients: provider calls that tell "not sent" from "unconfirmed", and posts to subscribers under a guard."""
 
 import asyncio
-import http.cookiejar
 import io
 import math
 import ssl
 import time
 import zlib
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import cast
 
 import aiohttp
-import httpx
 import msgspec
 from aiohttp.abc import AbstractResolver
-from httpx_aiohttp import AiohttpTransport
 
 from service.core.env import Env
 from service.core.observation import NotSent, Unconfirmed
@@ -33,86 +27,88 @@ EXCERPT_MAX = 1024
 _KEEPALIVE_S = 1.0
 _CONNECT_S = 10.0
 _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-# Above this size aiohttp wants a file, which it writes in pieces.
 _ONE_PIECE_MAX = 1 << 20
 
 
 class ProviderClient:
-    """Calls providers: httpx over aiohttp. Follows no redirect, keeps no cookie, sends no POST twice.
-
-    httpx-aiohttp names every lost connection a ConnectTimeout, so faults are judged by the aiohttp error beneath.
-    """
+    """Calls providers. Follows no redirect, keeps no cookie, sends no POST twice."""
 
     def __init__(
         self, env: Env, *, resolver: AbstractResolver | None = None, tls: ssl.SSLContext | None = None, limit: int = 256
     ) -> None:
         self._env = env
-        self._resolver = resolver or Resolver()
-        self._tls = tls or ssl.create_default_context()
+        self._resolver = resolver
+        self._tls = tls
         self._limit = limit
-        self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(verify=self._tls, trust_env=False, client=self._open_session),
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
 
     async def send(self, request: HttpRequest) -> HttpReply | NotSent | Unconfirmed:
         """The answer, whatever its status, within `request.timeout_s`; NotSent only when no byte can have arrived."""
-        if self._client.is_closed:
+        if self._is_closed:
             return NotSent(reason="shutting down")
+        if not all(text.isascii() and text.isprintable() for pair in request.headers.items() for text in pair):
+            return NotSent(reason="invalid URL or header")
+        connect_s = min(_CONNECT_S, request.timeout_s / 2)
         try:
             async with asyncio.timeout(request.timeout_s):
-                return await self._exchange(request)
+                return await self._exchange(request, connect_s)
         except TimeoutError:
             return Unconfirmed(reason=f"timed out after {request.timeout_s:g} s")
 
     async def close(self) -> None:
-        await self._client.aclose()
+        self._is_closed = True
+        if self._session is not None:
+            await self._session.close()
 
-    async def _exchange(self, request: HttpRequest) -> HttpReply | NotSent | Unconfirmed:
-        connect_s = min(_CONNECT_S, request.timeout_s / 2)
+    async def _exchange(self, request: HttpRequest, connect_s: float) -> HttpReply | NotSent | Unconfirmed:
+        response: aiohttp.ClientResponse | None = None
         try:
-            outgoing = self._build(request, connect_s)
-        except (ValueError, httpx.InvalidURL):
-            return NotSent(reason="invalid URL or header")
-        try:
-            response = await self._client.send(outgoing, stream=True)
-        except Exception as exc:
-            fault = _beneath(exc)
-            reason = reason_of(fault, connect_s=connect_s, total_s=request.timeout_s)
-            return NotSent(reason=reason) if surely_not_sent(fault) else Unconfirmed(reason=reason)
-        try:
+            response = await self._send(request, connect_s)
             return await self._read(response)
         except Exception as exc:
-            reason = reason_of(_beneath(exc), connect_s=connect_s, total_s=request.timeout_s)
-            return Unconfirmed(reason=reason)
+            reason = reason_of(exc, connect_s=connect_s, total_s=request.timeout_s)
+            is_sent = response is not None or not surely_not_sent(exc)
+            return Unconfirmed(reason=reason) if is_sent else NotSent(reason=reason)
         finally:
-            await response.aclose()
+            if response is not None:
+                response.release()
 
-    def _build(self, request: HttpRequest, connect_s: float) -> httpx.Request:
-        return self._client.build_request(
+    async def _send(self, request: HttpRequest, connect_s: float) -> aiohttp.ClientResponse:
+        session = self._session or self._open_session()
+        timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, ceil_threshold=math.inf)
+        return await session.request(
             request.method,
             request.url,
             headers=request.headers,
-            content=request.body,
-            timeout=httpx.Timeout(None, pool=connect_s),
+            data=_in_pieces(request.body),
+            timeout=timeout,
+            allow_redirects=False,
         )
 
-    async def _read(self, response: httpx.Response) -> HttpReply | Unconfirmed:
+    async def _read(self, response: aiohttp.ClientResponse) -> HttpReply | Unconfirmed:
         sent = await _bounded(response)
-        body = None if sent is None else _decoded(sent, response.headers.get("content-encoding", ""))
+        body = None if sent is None else _decoded(sent, response.headers.get("Content-Encoding", ""))
         if body is None:
             return Unconfirmed(reason=f"answer over {REPLY_MAX >> 20} MiB")
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return HttpReply(status=response.status_code, headers=headers, body=body, received_at=self._env.now())
+        return HttpReply(status=response.status, headers=headers, body=body, received_at=self._env.now())
 
     def _open_session(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            resolver=self._resolver, ssl=self._tls, keepalive_timeout=_KEEPALIVE_S, limit=self._limit
+            resolver=self._resolver or Resolver(),
+            ssl=self._tls or True,
+            keepalive_timeout=_KEEPALIVE_S,
+            limit=self._limit,
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        )
+        return self._session
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,8 +174,7 @@ class Poster:
 
     async def _send(self, target: Target, headers: dict[str, str], body: bytes) -> aiohttp.ClientResponse:
         session = self._session or self._open_session()
-        data = body if len(body) <= _ONE_PIECE_MAX else io.BytesIO(body)
-        return await session.post(target.url, data=data, headers=headers, allow_redirects=False)
+        return await session.post(target.url, data=_in_pieces(body), headers=headers, allow_redirects=False)
 
     def _open_session(self) -> aiohttp.ClientSession:
         limit, limit_per_host = self._limits
@@ -201,6 +196,11 @@ class Poster:
             read_bufsize=8 * EXCERPT_MAX,
         )
         return self._session
+
+
+def _in_pieces(body: bytes | None) -> bytes | io.BytesIO | None:
+    """Above a size aiohttp wants a file, which it writes in pieces."""
+    return io.BytesIO(body) if body is not None and len(body) > _ONE_PIECE_MAX else body
 
 
 async def _keep_first(kept: bytearray, content: aiohttp.StreamReader) -> None:
@@ -234,19 +234,14 @@ def _attempted(
     )
 
 
-def _beneath(exc: Exception) -> BaseException:
-    """The aiohttp error that httpx-aiohttp translated."""
-    return exc.__cause__ or exc if isinstance(exc, httpx.TransportError) else exc
-
-
-async def _bounded(response: httpx.Response) -> bytes | None:
+async def _bounded(response: aiohttp.ClientResponse) -> bytes | None:
     """The body as sent; None when it is over the limit."""
     body = bytearray()
-    async with aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw())) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > REPLY_MAX:
-                return None
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > REPLY_MAX:
+            response.close()
+            return None
     return bytes(body)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
-import httpx
 
 from service.outbound.guard import ForbiddenAddress
 
@@ -19,7 +18,6 @@ _BEFORE_SENDING = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
-    httpx.UnsupportedProtocol,
 )
 
 _OS = {
@@ -53,6 +51,14 @@ def reason_of(exc: BaseException, *, connect_s: float, total_s: float) -> str:
     if isinstance(exc, TimeoutError) and exc.errno is None:
         return f"timed out after {total_s:g} s"
     return next((words(exc) for kind, words in _WORDS if isinstance(exc, kind)), type(exc).__name__)
+
+
+def kind_of(reason: str) -> str:
+    """What `reason_of` said, in one of a few words that can be counted."""
+    if "timed out" in reason:
+        return "timeout"
+    start = reason.partition(":")[0]
+    return start if start in ("dns", "tls", "refused") else "connection_error"
 
 
 def clean(text: str, limit: int = _TEXT_MAX) -> str:

@@ -77,11 +77,11 @@ class Writer:
         self._loop = asyncio.create_task(self._run(), name="writer")
 
     async def stop(self) -> None:
-        """Writes what waits, then ends."""
-        if self._loop is not None:
+        """Writes what waits, then ends; who asks from now on is refused, since nobody would come to it."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
             await self._queue.put(None)
-            await self._loop
-            self._loop = None
+            await loop
 
     async def change(self, keys: Keys, decide: Callable[[Batch], Change]) -> Change:
         """Decides on the newest values of what the keys name. What `decide` raises reaches this caller alone."""

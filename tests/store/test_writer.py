@@ -7,7 +7,7 @@ import pytest
 
 from service.core import delivering, lifecycle
 from service.core.change import Change, IdempotencyKey, Pause
-from service.core.problems import Conflict, NotFound
+from service.core.problems import Conflict, NotFound, Unavailable
 from service.core.times import after, to_ms
 from service.store.batch import Batch, Keys
 from tests.store.conftest import Store
@@ -152,3 +152,15 @@ async def test_waiters_are_woken_after_the_commit(store: Store) -> None:
     with store.bus.subscribed(task.id) as bell:
         await put(store, lifecycle.cancel(task, store.env))
         await asyncio.wait_for(bell.wait(None), 1)
+
+
+async def test_who_asks_while_it_stops_is_refused_at_once_and_what_waited_is_written(store: Store) -> None:
+    task = make_task(store.env)
+    waiting = asyncio.create_task(put(store, lifecycle.create(task, store.env)))
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(store.writer.stop())
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(put(store, lifecycle.create(make_task(store.env), store.env)), 5)
+    await asyncio.gather(waiting, stopping)
+    assert (await store.reads.get_task(task.id)).id == task.id
