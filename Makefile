@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test chaos fuzz lint bench lock clean
+.PHONY: run setup test flows-on-replicas chaos fuzz lint bench lock clean
 
 run: $(VENV)/.run-ready  ## start the service with its sandbox
 	@$(BIN)/taskhook dev
@@ -14,6 +14,9 @@ setup: $(VENV)/.dev-ready  ## the virtual environment, with what the tests need
 test: setup  ## linters, type checker, layers, all tests
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+flows-on-replicas: setup  ## the flows again, each service being two webs and two workers on PostgreSQL
+	@FLOWS_ON=replicas $(BIN)/python -m pytest -n 2 --dist loadfile -rs tests/flows
 
 chaos: setup  ## kills and faults at random, for long: make chaos OPTIONS="--rounds 50 --seed 7"
 	@$(BIN)/python -m tests.chaos $(OPTIONS)
@@ -49,9 +52,10 @@ $(VENV)/.run-ready: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev-ready: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+$(VENV)/.dev-ready: requirements-dev.lock pyproject.toml clients/python/pyproject.toml | $(VENV)/bin/python
 	@echo "Setting up $(VENV) for development ..."
 	@$(PIP) install --require-hashes -r requirements-dev.lock
-	@$(PIP) install --no-deps -e .
+	@$(PIP) install --no-deps -e . -e clients/python
 	@scripts/ensure-postgres
+	@scripts/ensure-chromium
 	@touch $@ $(VENV)/.run-ready

@@ -1,13 +1,12 @@
 """The process: what each command starts, in order, and stops in the order that loses nothing."""
 
 import asyncio
-import contextlib
+import gc
 import resource
 import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,17 +14,22 @@ import structlog
 import uvicorn
 import uvloop
 from msgspec.structs import replace
+from starlette.types import ASGIApp
 
 from service.core.problems import Unavailable
 from service.core.times import to_ms
 from service.dev import first_steps, with_made_up_keys, write_address
 from service.settings import Settings
 from service.store import sqlite_file
+from service.store.migrate import find_pending, known
 from service.store.migrate import migrate as migrate_store
+from service.store.move import Progress, Tell
+from service.store.move import move as move_store
 from service.store.rotation import Rotated, rotate_encryption
 from service.telemetry import set_up_logging
 from service.web.edge import Limits, edge
-from service.wiring import Parts, RealEnv, assemble, build_lanes, build_web, open_store
+from service.web.server import Server
+from service.wiring import Parts, RealEnv, assemble, build_driver, build_lanes, build_probes, build_web, open_store
 from service.worker.loop import Lane
 from service.worker.upkeep import keep_up, watch_clock
 
@@ -39,6 +43,8 @@ FILES_MAX = 16_384
 FILES_OF_WEB, FILES_OF_WORKER = 400, 1_200
 """Refused connections being told so, files, pipes; with a worker also its connections to providers and subscribers."""
 CONNECTIONS_MIN, CONNECTIONS_MAX = 16, 8_192
+GC_THRESHOLDS = (20_000, 50, 100)
+"""Almost nothing here is cyclic, and a request makes hundreds of objects: Python's own 700 looks in vain too often."""
 
 
 # --- the commands' entry points ---------------------------------------------------------------------------------------
@@ -52,6 +58,7 @@ def run(settings: Settings, *, web: bool = True, worker: bool = True, dev: bool 
     if settings.sandbox:
         settings = with_made_up_keys(settings)
     try:
+        gc.set_threshold(*GC_THRESHOLDS)
         return uvloop.run(_serve(settings, web=web, worker=worker, dev=dev))
     except Unavailable as problem:
         reason = f"{problem.detail} ({problem.cause})"
@@ -69,6 +76,25 @@ def migrate(settings: Settings) -> list[str]:
             return await migrate_store(driver, to_ms(RealEnv().now()))
 
     return asyncio.run(work())
+
+
+def pending(settings: Settings) -> list[str]:
+    """The names of the migrations that are missing; writes nothing."""
+    path = settings.database_url.removeprefix("sqlite:///")
+    if path != settings.database_url and sqlite_file.identity(path) is None:
+        return [one.name for one in known("sqlite")]
+
+    async def work() -> list[str]:
+        async with open_store(settings) as driver, driver.reading() as session:
+            return await find_pending(driver, session)
+
+    return asyncio.run(work())
+
+
+def move(source_url: str, target_url: str, tell: Tell) -> list[Progress]:
+    """All that is stored, into an empty database. Raises Unavailable."""
+    source, target = build_driver(source_url), build_driver(target_url)
+    return asyncio.run(move_store(source, target, to_ms(RealEnv().now()), tell))
 
 
 def backup(settings: Settings, target: str) -> int:
@@ -99,14 +125,6 @@ def rotate(settings: Settings) -> Rotated:
 # --- start and stop ---------------------------------------------------------------------------------------------------
 
 
-class _Server(uvicorn.Server):
-    """Signals are this module's: uvicorn would end the process with the signal instead of with 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class _Alive:
     """Whether every lane of this process still turns."""
 
@@ -122,7 +140,7 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
-        listener = _bind(settings) if web else None
+        listener = _bind(settings.host, settings.port) if web else None
         own_url = _own_url(settings, listener)
         if dev and settings.public_url is None:
             settings = replace(settings, public_url=own_url)
@@ -132,8 +150,13 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
         alive = _Alive() if worker else None
         lanes = build_lanes(parts, stack) if worker else []
         limits = Limits(connections=_room_for_connections(beside_worker=worker))
-        server = _build_server(parts, limits, stopping, alive, stack) if web else None
-        await _run_until_stopped(parts, lanes, alive, server, listener, stopping, dev=dev)
+        server = None
+        if web:
+            server = _build_server(parts, build_web(parts, stopping, alive, stack), limits)
+        elif settings.worker_port is not None:
+            listener = _bind(settings.host, settings.worker_port)
+            server = _build_server(parts, build_probes(parts, stopping, alive), limits)
+        await _run_until_stopped(parts, lanes, alive, server, listener, stopping, web=web, dev=dev)
     return 0
 
 
@@ -166,11 +189,9 @@ def _room_for_connections(*, beside_worker: bool) -> int:
     return max(CONNECTIONS_MIN, min(max(soft, wanted) - reserved, CONNECTIONS_MAX))
 
 
-def _build_server(
-    parts: Parts, limits: Limits, stopping: asyncio.Event, alive: _Alive | None, stack: AsyncExitStack
-) -> uvicorn.Server:
+def _build_server(parts: Parts, answers: ASGIApp, limits: Limits) -> uvicorn.Server:
     config = uvicorn.Config(
-        build_web(parts, stopping, alive, stack),
+        answers,
         http=edge(limits, parts.metrics),
         ws="none",
         lifespan="off",
@@ -181,15 +202,18 @@ def _build_server(
         timeout_keep_alive=15,
         timeout_graceful_shutdown=WEB_GRACE_S,
     )
-    return _Server(config)
+    return Server(config)
 
 
-def _bind(settings: Settings) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     """Before anything else, so that a port in use is told at once; TCP by number, or asyncio leaves out TCP_NODELAY."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((settings.host, settings.port))
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
     return listener
 
 
@@ -207,6 +231,7 @@ async def _run_until_stopped(
     listener: socket.socket | None,
     stopping: asyncio.Event,
     *,
+    web: bool,
     dev: bool,
 ) -> None:
     running = [asyncio.create_task(lane.run(), name=lane.name) for lane in lanes]
@@ -219,7 +244,7 @@ async def _run_until_stopped(
             background.append(asyncio.create_task(watch_clock(parts.writer, parts.env), name="clock"))
         log.info("worker.started", lanes=[lane.name for lane in lanes])
     serving = asyncio.create_task(server.serve([listener])) if server and listener else None
-    if serving:
+    if serving and web:
         _welcome(parts, dev=dev)
     await _first(stopping, serving)
     await _stop(lanes, running + background, server, serving)
@@ -256,5 +281,5 @@ def _welcome(parts: Parts, *, dev: bool) -> None:
         return
     write_address(parts.own_url, parts.settings)
     if dev:
-        sys.stdout.write(first_steps(parts.own_url, parts.settings.api_keys[0]))
+        sys.stdout.write(first_steps(parts.own_url, parts.settings.api_keys[0], dashboard=parts.settings.dashboard))
         sys.stdout.flush()

@@ -21,7 +21,7 @@ FINAL = frozenset({"succeeded", "failed", "canceled"})
 WAIT_MAX_S = 60.0  # the longest wait that one GET /v1/tasks/{id} takes
 PAGE = 100
 SIGNATURE_TOLERANCE_S = 300
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _PAUSES_S = (0.2, 0.8)  # between the attempts of a call that may be repeated
 _RETRY_AFTER_MAX_S = 10.0
 _BUSY = frozenset({429, 502, 503, 504})
@@ -98,7 +98,7 @@ class Client:
             base_url=self.base_url,
             headers={"User-Agent": "taskhook", **({"Authorization": f"Bearer {api_key}"} if api_key else {})},
             timeout=httpx.Timeout(20.0, connect=5.0),
-            trust_env=httpx.URL(self.base_url).host not in _LOOPBACK,  # a proxy can't reach this machine's own ports
+            trust_env=httpx.URL(self.base_url).host not in LOOPBACK,  # a proxy can't reach this machine's own ports
         )
 
     def __enter__(self) -> Self:
@@ -179,12 +179,15 @@ class Client:
         last_event_id: str | None = None,
         task_id: str | None = None,
         on_notice: Callable[[StreamNotice], None] = lambda _: None,
+        on_beginning: Callable[[str], None] = lambda _: None,
     ) -> Iterator[StreamEvent]:
         """Events as they happen, without end: a lost connection is made again and resumes after the last event.
 
+        `on_beginning` is told the place after which a stream begins that was given none.
+
         Raises where trying again is useless: Unreachable if the first connection fails, ApiError if it is refused.
         """
-        place = _Place(last_event_id)
+        place = _Place(last_event_id, on_beginning)
         while True:
             try:
                 with self._open_stream(place.last_event_id, task_id) as response:
@@ -210,6 +213,13 @@ class Client:
             return _Stream(self.base_url, self._http.send(request, stream=True))
         except httpx.TransportError as error:
             raise Unreachable(self.base_url, _reason(error)) from error
+
+    def read(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
+        """The body of one GET, byte for byte."""
+        response = self._send_repeatedly("GET", path, params=params or {})
+        if response.is_error:
+            raise parse_problem(response)
+        return response.content
 
     def _get(self, path: str, params: Mapping[str, str] | None = None, **options: Any) -> Json:
         return self._object(self._send_repeatedly("GET", path, params=params or {}, **options))
@@ -281,8 +291,9 @@ class _Stream:
 class _Place:
     """How far a stream was read, over all its connections."""
 
-    def __init__(self, last_event_id: str | None) -> None:
+    def __init__(self, last_event_id: str | None, on_beginning: Callable[[str], None]) -> None:
         self.last_event_id = last_event_id
+        self._on_beginning = on_beginning
         self._opened = False
         self._retry_s = _STREAM_PAUSE_S
         self._failures = 0
@@ -304,6 +315,8 @@ class _Place:
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
         for fields in parse_frames(chunks):
+            if fields.get("id") and not self.last_event_id and not fields.get("data"):
+                self._on_beginning(fields["id"])
             self.last_event_id = fields.get("id", self.last_event_id) or None
             if fields.get("retry", "").isdecimal():
                 self._retry_s = int(fields["retry"]) / 1000

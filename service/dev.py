@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -33,13 +34,13 @@ def write_address(url: str, settings: Settings) -> None:
         os.replace(_write(content), DEV_FILE)
 
 
-def first_steps(url: str, api_key: str) -> str:
+def first_steps(url: str, api_key: str, *, dashboard: bool) -> str:
     return f"""
   Taskhook is ready at {url}  (docs: {url}/docs)
   Providers are simulated: no account, no cost.
 
   API key   {api_key}
-
+{_door(url, api_key) if dashboard else ""}
   Try it from a second terminal:
 
     curl -s {url}/v1/tasks \\
@@ -51,6 +52,11 @@ def first_steps(url: str, api_key: str) -> str:
     .venv/bin/taskhook listen
 
 """
+
+
+def _door(url: str, api_key: str) -> str:
+    """A link that signs in: what follows the hash is sent to no server, so it is in no log and no referrer."""
+    return f"  Dashboard {url}/#key={quote(api_key, safe='')}\n"
 
 
 def _keep(made_up: dict[str, str]) -> dict[str, str]:

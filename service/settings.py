@@ -18,6 +18,7 @@ from service.providers.base import Limits
 
 T = TypeVar("T")
 PREFIX = "TASKHOOK_"
+IN_FILE = "_FILE"
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
 _HOST = r"(?:[^@/:#?,\[\]]*|\[[^@/#?\]]+\])(?::\d+)?"
@@ -53,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     signing_secret: str | None
     host: str
     port: int
+    worker_port: int | None
+    """Where a worker that runs alone answers the questions of operators."""
     sandbox: bool
     allow_private_networks: bool
     retry_schedule: tuple[float, ...]
@@ -63,8 +66,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     callback_grace_s: float
     retention_days: float
     max_requests: int
+    dashboard: bool
     log_level: str
     log_format: str
+    tracing: bool | None
+    """None: as the OTEL_* variables say."""
+    otel: dict[str, str]
+    """Those variables, from the environment or the file, for the SDK, whose settings they are."""
     unknown: tuple[str, ...]
     """Names that look like settings and are none, each with the nearest that is one."""
 
@@ -81,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("TASKHOOK_SIGNING_SECRET", _hidden(self.signing_secret)),
             ("TASKHOOK_HOST", self.host),
             ("TASKHOOK_PORT", str(self.port)),
+            ("TASKHOOK_WORKER_PORT", "" if self.worker_port is None else str(self.worker_port)),
             ("TASKHOOK_SANDBOX", _word(self.sandbox)),
             ("TASKHOOK_ALLOW_PRIVATE_NETWORKS", _word(self.allow_private_networks)),
             ("TASKHOOK_RETRY_SCHEDULE", ",".join(f"{delay:g}" for delay in self.retry_schedule)),
@@ -90,8 +99,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("TASKHOOK_CALLBACK_GRACE_S", f"{self.callback_grace_s:g}"),
             ("TASKHOOK_RETENTION_DAYS", f"{self.retention_days:g}"),
             ("TASKHOOK_MAX_REQUESTS", str(self.max_requests)),
+            ("TASKHOOK_DASHBOARD", _word(self.dashboard)),
             ("TASKHOOK_LOG_LEVEL", self.log_level),
             ("TASKHOOK_LOG_FORMAT", self.log_format),
+            ("TASKHOOK_TRACING", "" if self.tracing is None else _word(self.tracing)),
             *(item for name, provider in self.providers.items() for item in _provider_items(name, provider)),
         ]
 
@@ -101,17 +112,17 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev:
     from_file = _read_file(dotenv)
     if "PORT" in environ:  # a platform says where to listen: no file may say otherwise
         from_file.pop("TASKHOOK_PORT", None)
-    values = {**from_file, **environ}
-    given = _Given({name: value for name, value in values.items() if value})
+    given = _Given(_merge(from_file, environ))
     sandbox = given.flag("SANDBOX", default=dev)
     settings = Settings(
-        database_url=given.read("DATABASE_URL", "sqlite:///var/taskhook.db", _database_url),
+        database_url=given.read("DATABASE_URL", "sqlite:///var/taskhook.db", database_url),
         public_url=given.read("PUBLIC_URL", None, _public_url),
         secret_keys=given.read("SECRET_KEYS", (), _list),
         api_keys=given.read("API_KEYS", (), _list),
         signing_secret=given.read("SIGNING_SECRET", None, _signing_secret),
         host=given.read("HOST", "127.0.0.1", str),
         port=given.read("PORT", given.read_bare("PORT", 8000, _port), _port),
+        worker_port=given.read("WORKER_PORT", None, _port),
         sandbox=sandbox,
         allow_private_networks=given.flag("ALLOW_PRIVATE_NETWORKS", default=sandbox),
         retry_schedule=given.read("RETRY_SCHEDULE", RETRY_SCHEDULE_S, _schedule),
@@ -122,8 +133,11 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev:
         callback_grace_s=given.read("CALLBACK_GRACE_S", 60.0, _seconds),
         retention_days=given.read("RETENTION_DAYS", 30.0, _seconds),
         max_requests=given.read("MAX_REQUESTS", 1_000, _count),
+        dashboard=given.flag("DASHBOARD", default=True),
         log_level=given.read("LOG_LEVEL", "info", _one_of(LEVELS)),
         log_format=given.read("LOG_FORMAT", "auto", _one_of(FORMATS)),
+        tracing=given.read("TRACING", None, _flag),
+        otel=given.of_others("OTEL_"),
         unknown=given.unknown(),
     )
     _check(settings)
@@ -138,20 +152,27 @@ class _Given:
         self._asked: set[str] = set(OF_THE_CLIENT)
 
     def read(self, name: str, default: T, parse: Callable[[str], T]) -> T:
-        return self.read_bare(PREFIX + name, default, parse)
+        """The value, or what is in the file that `NAME_FILE` names: so Docker and Kubernetes hand over secrets."""
+        name = PREFIX + name
+        self._asked.add(name + IN_FILE)
+        path = self._values.get(name + IN_FILE)
+        if path is None:
+            return self.read_bare(name, default, parse)
+        if name in self._values:
+            raise SettingsError(f"{name} and {name}{IN_FILE} are both set: keep one of them.")
+        self._asked.add(name)
+        return _parse(name, _read_secret(name + IN_FILE, path.strip()), parse)
 
     def read_bare(self, name: str, default: T, parse: Callable[[str], T]) -> T:
         self._asked.add(name)
         value = self._values.get(name)
-        if value is None:
-            return default
-        try:
-            return parse(value.strip())
-        except ValueError as error:
-            raise SettingsError(f"{name} {error}") from None
+        return default if value is None else _parse(name, value, parse)
 
     def flag(self, name: str, *, default: bool) -> bool:
         return self.read(name, default, _flag)
+
+    def of_others(self, prefix: str) -> dict[str, str]:
+        return {name: value for name, value in self._values.items() if name.startswith(prefix)}
 
     def unknown(self) -> tuple[str, ...]:
         names = sorted(name for name in self._values if name.startswith(PREFIX) and name not in self._asked)
@@ -159,6 +180,30 @@ class _Given:
             f"{name} (did you mean {near[0]}?)" if (near := get_close_matches(name, self._asked, 1)) else name
             for name in names
         )
+
+
+def _merge(from_file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment wins, also where one of the two has the value and the other names a file with it."""
+    given = {name: value for name, value in environ.items() if value}
+    other_forms = {name.removesuffix(IN_FILE) if name.endswith(IN_FILE) else name + IN_FILE for name in given}
+    return {name: value for name, value in from_file.items() if value and name not in other_forms} | given
+
+
+def _parse(name: str, value: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(value.strip())
+    except ValueError as error:
+        raise SettingsError(f"{name} {error}") from None
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError):
+        raise SettingsError(f"{name} names a file that can't be read as text: {path}.") from None
+    if not text.strip():
+        raise SettingsError(f"{name} names a file that is empty: {path}.")
+    return text
 
 
 def _read_file(dotenv: Path | None) -> dict[str, str]:
@@ -287,7 +332,8 @@ def _public_url(text: str) -> str | None:
     return _url(text)
 
 
-def _database_url(text: str) -> str:
+def database_url(text: str) -> str:
+    """Raises ValueError."""
     scheme, separator, rest = text.partition("://")
     if scheme in ("postgresql", "postgres"):
         return _postgres_url(text)

@@ -3,14 +3,16 @@
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
-from starlette.routing import Mount
+from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp
 
 from service.core import signing
@@ -18,8 +20,12 @@ from service.core.env import Env
 from service.core.ids import prefixed_uuid7
 from service.core.keys import RANDOM_BITS, render_key
 from service.core.schedule import Policy
-from service.core.times import to_ms
+from service.core.task import Task
+from service.core.times import from_ms, to_ms
 from service.core.tokens import CallbackTokens
+from service.dashboard.routes import build_pages
+from service.dashboard.sessions import Sessions
+from service.dashboard.site import Site
 from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
 from service.providers import PROVIDERS
@@ -36,8 +42,10 @@ from service.store.sqlite import SqliteDriver
 from service.store.vault import Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
-from service.web.context import Running, Store, Trust, WebContext
-from service.web.routes import build_app
+from service.telemetry.switch import start_tracing
+from service.telemetry.tracing import Tracing
+from service.web.context import Running, Store, Trust, Web, WebContext
+from service.web.routes import PROBES, build_app
 from service.worker.deliveries import AT_ONCE as DELIVERIES_AT_ONCE
 from service.worker.deliveries import DeliveryWork
 from service.worker.loop import Lane, Work
@@ -55,11 +63,10 @@ class RealEnv:
         self._last = (0, 0)
 
     def now(self) -> datetime:
-        at = datetime.now(UTC)
-        return at.replace(microsecond=at.microsecond // 1000 * 1000)
+        return from_ms(_now_ms())
 
     def new_id(self, prefix: str) -> str:
-        ms, bits = to_ms(datetime.now(UTC)), secrets.randbits(73)
+        ms, bits = _now_ms(), secrets.randbits(73)
         last_ms, last_bits = self._last
         if ms <= last_ms:  # the same millisecond, or a clock set back
             ms, bits = last_ms, last_bits + 1 + secrets.randbits(16)
@@ -70,10 +77,17 @@ class RealEnv:
         return seconds * random.uniform(0.9, 1.1)  # noqa: S311 (spreads load, protects nothing)
 
 
+def build_driver(url: str) -> Driver:
+    return SqliteDriver(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else PostgresDriver(url)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Driver]:
-    url = settings.database_url
-    driver: Driver = SqliteDriver(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else PostgresDriver(url)
+    driver = build_driver(settings.database_url)
     await driver.open()
     try:
         yield driver
@@ -87,6 +101,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     env: Env
     metrics: Metrics
+    tracing: Tracing
     driver: Driver
     writer: Writer
     bus: Bus
@@ -99,10 +114,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> Parts:
     env, metrics, bus = RealEnv(), Metrics(), Bus()
+    tracing = start_tracing(settings.tracing, settings.otel, metrics)
+    stack.push_async_callback(tracing.close)
     driver = await stack.enter_async_context(open_store(settings))
     for name in await migrate(driver, to_ms(env.now())):
         log.info("store.migrated", migration=name)
-    writer = Writer(driver, bus, env, metrics.tell_finished, metrics.tell_fault)
+    writer = Writer(driver, bus, env, partial(_tell_finished, metrics, tracing), metrics.tell_fault)
     writer.start()
     stack.push_async_callback(writer.stop)
     own_urls = [own_url, *([settings.public_url] if settings.public_url else [])]
@@ -110,6 +127,7 @@ async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> P
         settings=settings,
         env=env,
         metrics=metrics,
+        tracing=tracing,
         driver=driver,
         writer=writer,
         bus=bus,
@@ -119,6 +137,11 @@ async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> P
         vault=Vault(settings.secret_keys),
         own_url=own_url,
     )
+
+
+def _tell_finished(metrics: Metrics, tracing: Tracing, task: Task) -> None:
+    with tracing.life(task):
+        metrics.tell_finished(task)
 
 
 def _build_providers(settings: Settings, own_url: str) -> dict[str, Access]:
@@ -162,13 +185,19 @@ def build_lanes(parts: Parts, stack: AsyncExitStack) -> list[Lane[Any]]:
     urls = CallbackUrls(parts.settings.public_url, parts.tokens)
     for name, access in parts.providers.items():
         if access.account is not None:
-            work = TaskWork(access, access.account, parts.driver, parts.writer, client, urls, parts.env, parts.metrics)
+            work = _build_task_work(parts, access, access.account, client, urls)
             lanes.append(_build_lane(parts, name, work, CALLS_AT_ONCE, tasks_of(name)))
     return lanes
 
 
 def _build_lane(parts: Parts, name: str, work: Work[Any], limit: int, topic: str) -> Lane[Any]:
     return Lane(name, work, limit=limit, topic=topic, bus=parts.bus, env=parts.env, metrics=parts.metrics)
+
+
+def _build_task_work(
+    parts: Parts, access: Access, account: Account, client: ProviderClient, urls: CallbackUrls
+) -> TaskWork:
+    return TaskWork(access, account, parts.driver, parts.writer, client, urls, parts.env, parts.metrics, parts.tracing)
 
 
 def _build_deliveries(parts: Parts, poster: Poster) -> DeliveryWork:
@@ -182,8 +211,18 @@ def _build_deliveries(parts: Parts, poster: Poster) -> DeliveryWork:
         vault=parts.vault,
         signing_secret=settings.signing_secret or signing.derive_secret(settings.secret_keys[0]),
         schedule=settings.retry_schedule,
-        source=settings.public_url or "taskhook",
+        source=_source(settings),
+        tracing=parts.tracing,
     )
+
+
+def _source(settings: Settings) -> str:
+    return settings.public_url or "taskhook"
+
+
+def build_probes(parts: Parts, stopping: asyncio.Event, worker_alive: Callable[[], bool] | None) -> ASGIApp:
+    """What a worker answers that has a port and takes no requests."""
+    return build_app(_build_context(parts, stopping, worker_alive), operations=PROBES)
 
 
 def build_web(
@@ -195,7 +234,27 @@ def build_web(
         sandbox = Sandbox(f"{parts.own_url}/sandbox", key=_sandbox_key(settings), hmac_key=hmac_key)
         stack.push_async_callback(sandbox.close)
         mounts.append(Mount("/sandbox", sandbox.app))
-    context = WebContext(
+    return build_app(_build_context(parts, stopping, worker_alive), mounts, partial(_build_pages, parts))
+
+
+def _build_pages(parts: Parts, web: Web) -> Sequence[BaseRoute]:
+    """The dashboard, where it is wanted."""
+    settings = parts.settings
+    if not settings.dashboard:
+        return ()
+    site = Site(
+        web,
+        Sessions(settings.secret_keys),
+        lambda: secrets.token_urlsafe(24),
+        public_url=settings.public_url,
+        sandbox=parts.own_url if settings.sandbox else None,
+    )
+    return build_pages(site)
+
+
+def _build_context(parts: Parts, stopping: asyncio.Event, worker_alive: Callable[[], bool] | None) -> WebContext:
+    settings = parts.settings
+    return WebContext(
         env=parts.env,
         store=Store(
             writer=parts.writer,
@@ -217,6 +276,7 @@ def build_web(
             stopping=stopping,
             worker_alive=worker_alive,
             requests_max=settings.max_requests,
+            source=_source(settings),
+            tracing=parts.tracing,
         ),
     )
-    return build_app(context, mounts)

@@ -245,6 +245,25 @@ def test_a_wrong_key_says_what_to_do(service: StandIn) -> None:
     assert "Give --api-key, or set TASKHOOK_API_KEY" in result.stderr
 
 
+def test_a_key_on_standard_input_is_in_no_list_of_processes(service: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TASKHOOK_API_KEY")
+    given = click.testing.CliRunner().invoke(cli, ("tasks", "--api-key", "-"), prog_name="taskhook", input=f"{KEY}\n")
+    assert (given.exit_code, given.stderr) == (0, "")
+    assert service.requests[0][2]["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_terminal_is_asked_for_a_key_and_warned_of_one_that_all_can_see(service: StandIn) -> None:
+    asked = Terminal("tasks", "--api-key", "-")
+    asked.until("--api-key:")
+    asked.press(f"{KEY}\n".encode())
+    assert asked.end() == 0
+    assert KEY not in asked.shown
+    warned = Terminal("tasks", "--api-key", KEY)
+    warned.until("`--api-key -` asks for it")
+    assert warned.end() == 0
+    assert KEY not in warned.shown
+
+
 def test_something_that_is_no_taskhook_is_told(service: StandIn) -> None:
     result = taskhook("tasks", "--url", f"{service.url}/other?")
     assert result.exit_code == 3
@@ -370,7 +389,7 @@ def test_listen_tells_when_nobody_takes_the_event(service: StandIn) -> None:
     add_events(service)
     service.stream_cuts, service.streams_left = [1], 1
     with closed_port() as url:
-        result = taskhook("listen", "--forward-to", url, "--secret", "whsec_AAAA", "--json")
+        result = taskhook("listen", "--forward-to", url, "--secret", "whsec_AAAA", "--retries", "0", "--json")
     assert json.loads(result.stdout)["forwarded"]["error"] == "Connection refused"
 
 

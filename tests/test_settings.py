@@ -83,6 +83,44 @@ def test_a_wrong_setting_is_named(given: dict[str, str], line: str) -> None:
         load(given, None)
 
 
+def test_a_setting_can_come_from_a_file_as_a_secret_does(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("k9,k8\n")
+    settings = load({"TASKHOOK_SECRET_KEYS_FILE": str(file), "TASKHOOK_API_KEYS": "a"}, None)
+    assert settings.secret_keys == ("k9", "k8") and settings.unknown == ()
+
+
+def test_the_environment_wins_over_the_file_whichever_of_the_two_names_a_secret(tmp_path: Path) -> None:
+    secret, file = tmp_path / "secret", tmp_path / ".env"
+    secret.write_text("from the secret")
+    file.write_text("TASKHOOK_API_KEYS=from .env\nTASKHOOK_SECRET_KEYS=k\n")
+    assert load({"TASKHOOK_API_KEYS_FILE": str(secret)}, file).api_keys == ("from the secret",)
+    file.write_text(f"TASKHOOK_API_KEYS_FILE={secret}\nTASKHOOK_SECRET_KEYS=k\n")
+    assert load({"TASKHOOK_API_KEYS": "from the environment"}, file).api_keys == ("from the environment",)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "TASKHOOK_ACEDATA_API_KEY_FILE names a file that is empty"),
+        (b"\xff", "TASKHOOK_ACEDATA_API_KEY_FILE names a file that can't be read as text"),
+        (None, "TASKHOOK_ACEDATA_API_KEY_FILE names a file that can't be read as text"),
+        ("schlüssel".encode(), "TASKHOOK_ACEDATA_API_KEY must be printable ASCII"),
+    ],
+)
+def test_a_file_that_gives_no_value_is_named(tmp_path: Path, content: bytes | None, line: str) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=line):
+        load({**NEEDED, "TASKHOOK_ACEDATA_API_KEY_FILE": str(file)}, None)
+
+
+def test_a_setting_given_in_both_forms_is_refused() -> None:
+    with pytest.raises(SettingsError, match="TASKHOOK_API_KEYS and TASKHOOK_API_KEYS_FILE are both set"):
+        load({**NEEDED, "TASKHOOK_API_KEYS_FILE": "/run/secrets/api_keys"}, None)
+
+
 def test_a_misspelt_setting_is_told_with_the_nearest_one() -> None:
     assert load({**NEEDED, "TASKHOOK_PUBLIC_ULR": "x"}, None).unknown == (
         "TASKHOOK_PUBLIC_ULR (did you mean TASKHOOK_PUBLIC_URL?)",
@@ -99,3 +137,12 @@ def test_no_secret_is_printed() -> None:
     settings = load(given, None)
     assert "unmistakable" not in repr(settings) + str(settings.public_items())
     assert dict(settings.public_items())["TASKHOOK_SECRET_KEYS"] == "(hidden)"
+
+
+def test_the_variables_of_opentelemetry_are_read_from_the_file_too_and_the_environment_wins(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("OTEL_SERVICE_NAME=file\nOTEL_EXPORTER_OTLP_HEADERS=key=unmistakable\nTASKHOOK_TRACING=true\n")
+    settings = load({**NEEDED, "OTEL_SERVICE_NAME": "environment"}, file)
+    assert settings.otel == {"OTEL_SERVICE_NAME": "environment", "OTEL_EXPORTER_OTLP_HEADERS": "key=unmistakable"}
+    assert settings.tracing is True and load(NEEDED, None).tracing is None
+    assert "unmistakable" not in repr(settings)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import structlog
 
-from service import telemetry
-from service.telemetry import SAME_MAX, SAME_S, set_up_logging
+from service.telemetry import logs
+from service.telemetry.logs import SAME_MAX, SAME_S, set_up_logging
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def lines(out: io.StringIO) -> list[dict[str, Any]]:
 
 def test_the_same_warning_is_told_a_few_times_and_then_counted(out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(telemetry.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
     log = structlog.get_logger()
     for _ in range(1000):
         log.warning("request.unavailable", route="/v1/tasks", reason="full", duration_ms=clock[0])

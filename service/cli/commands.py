@@ -1,30 +1,30 @@
 """The commands: read arguments, call the service's own start or its public API, print."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-import msgspec
 from click.shell_completion import get_completion_class
 from rich.console import Console
 
 from service.cli import live, terminal
+from service.cli.checking import check_receiver
+from service.cli.doctor import doctor
 from service.cli.keys import keys
-from service.cli.local import Answer, Forwarder, NotSaved, save_image
+from service.cli.listening import listen, print_event, print_notice
+from service.cli.local import NotSaved, save_image
+from service.cli.migrating import migrate
 from service.cli.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_TIME_OVER,
     Commands,
     Failure,
-    check_url,
     load_settings,
+    no_traceback,
     output,
     parse_options,
     parse_pairs,
@@ -32,13 +32,11 @@ from service.cli.options import (
     takes,
     talks,
 )
+from service.cli.replaying import replay
 from service.client import (
     FINAL,
     Client,
     Json,
-    StreamNotice,
-    make_secret,
-    sign,
     utc_now,
 )
 
@@ -60,7 +58,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(keys)
+for command in (migrate, keys, doctor, listen, replay, check_receiver):
+    cli.add_command(command)
 
 
 def main() -> None:
@@ -103,30 +102,6 @@ def web(host: str | None, port: int | None) -> None:
 def worker() -> None:
     """The side that submits, polls and delivers, alone."""
     run_service(load_settings(), web=False, worker=True, dev=False)
-
-
-@cli.command()
-def migrate() -> None:
-    """Bring the database up to date."""
-    from service.app import migrate as migrate_database  # noqa: PLC0415 - as above
-
-    with no_traceback():
-        applied = migrate_database(load_settings())
-    for name in applied:
-        click.echo(f"applied {name}")
-    if not applied:
-        click.echo("The database is up to date.")
-
-
-@contextmanager
-def no_traceback() -> Iterator[None]:
-    """A database that can't be used is told in one line."""
-    from service.core.problems import Unavailable  # noqa: PLC0415 - as above
-
-    try:
-        yield
-    except Unavailable as problem:
-        raise Failure(f"{problem.detail} ({problem.cause})", EXIT_FAILED) from problem
 
 
 @cli.command()
@@ -302,56 +277,6 @@ def watch(client: Client, as_json: bool) -> None:
         return
     for event in client.stream_events(on_notice=print_notice):
         print_event(event.body, None, as_json)
-
-
-@cli.command()
-@click.option("--forward-to", metavar="URL", help="Post each event to this URL, once, signed.")
-@click.option("--secret", metavar="whsec_...", help="What signs forwarded events; made up and printed if not given.")
-@click.option("--since", metavar="EVENT_ID", help="Begin after this event.")
-@click.option("--types", help="Such as task.failed,endpoint.* ; all if not given.")
-@talks
-def listen(
-    client: Client, *, as_json: bool, forward_to: str | None, secret: str | None, since: str | None, types: str | None
-) -> None:
-    """Print events as they happen, and pass them on to a local URL."""
-    forwarder = make_forwarder(forward_to, secret) if forward_to else None
-    patterns = [pattern.strip() for pattern in (types or "*").split(",")]
-    place = since
-    try:
-        for event in client.stream_events(last_event_id=since, on_notice=print_notice):
-            if any(fnmatchcase(event.type, pattern) for pattern in patterns):
-                print_event(event.body, forwarder.post(event) if forwarder else None, as_json)
-            place = event.id
-    except KeyboardInterrupt:
-        click.echo(f"Ended. Go on from here with --since {place}" if place else "Ended.", err=True)
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-
-
-def make_forwarder(url: str, secret: str | None) -> Forwarder:
-    check_url(url, "--forward-to")
-    chosen = secret or make_secret()
-    try:
-        sign(chosen, "", 0, b"")
-    except ValueError as error:
-        raise click.BadParameter("this is no whsec_ followed by base64", param_hint="--secret") from error
-    if not secret:
-        click.echo(f"Signing secret for {url}: {chosen}", err=True)
-    return Forwarder(url, chosen)
-
-
-def print_notice(notice: StreamNotice) -> None:
-    click.secho(live.describe_notice(notice), err=True, dim=notice.connected, fg=None if notice.connected else "yellow")
-
-
-def print_event(event: Json, answer: Answer | None, as_json: bool) -> None:
-    said = f"{answer.status or answer.error} ({answer.duration_ms} ms)" if answer else ""
-    if as_json:
-        forwarded = {"forwarded": msgspec.to_builtins(answer)} if answer else {}
-        click.echo(json.dumps({**event, **forwarded}, ensure_ascii=False))
-    elif sys.stdout.isatty():
-        output().print(terminal.event_line(event, said), soft_wrap=True)
-    else:
-        click.echo(terminal.plain_event(event, said))
 
 
 @cli.command()

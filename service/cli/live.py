@@ -137,7 +137,7 @@ class Board:
     def _header(self) -> Text:
         running = sum(task.get("status") in {"queued", "running"} for task in self._tasks)
         title = Text.assemble((" Taskhook ", "bold reverse"), f"  {self._client.base_url}  ", self._connection)
-        return title.append(f"  {running} in progress  ·  q ends\n", style="dim")
+        return _cut(title.append(f"  {running} in progress  ·  q ends\n", style="dim"))
 
 
 def _cut(line: Text) -> Text:

@@ -1,11 +1,10 @@
-"""This machine's side of the commands: where the service is found, images saved, events passed on to a local URL."""
+"""This machine's side of the commands: where the service is found, and images saved."""
 
 import json
 import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +12,7 @@ import httpx
 import msgspec
 from dotenv import dotenv_values
 
-from service.client import ClientError, StreamEvent, sign, utc_now
+from service.client import ClientError
 
 DEV_FILE = Path("var/dev.json")  # written by `taskhook dev`, so that a second terminal needs no settings
 IMAGE_MAX = 64 * 1024 * 1024
@@ -41,14 +40,6 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Place(url={self.url!r})"
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a subscriber said to an event: a status code, or why there is none."""
-
-    status: int | None
-    error: str | None
-    duration_ms: int
 
 
 def find_place(url: str | None, api_key: str | None) -> Place:
@@ -141,26 +132,3 @@ def _sniff(head: bytes) -> str:
     if head.startswith(b"\x89PNG"):
         return "png"
     return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else "bin"
-
-
-class Forwarder:
-    """Posts events to one URL as Taskhook itself would: signed, once, no redirects."""
-
-    def __init__(self, url: str, secret: str) -> None:
-        self.url = url
-        self._secret = secret
-        self._http = httpx.Client(timeout=15.0, headers={"User-Agent": "taskhook-listen"})
-
-    def post(self, event: StreamEvent) -> Answer:
-        body = event.text.encode()
-        headers = sign(self._secret, event.id, int(utc_now().timestamp()), body)
-        started = time.monotonic()
-        status, error = self._send({"Content-Type": "application/json", **headers}, body)
-        return Answer(status=status, error=error, duration_ms=round((time.monotonic() - started) * 1000))
-
-    def _send(self, headers: Mapping[str, str], body: bytes) -> tuple[int | None, str | None]:
-        try:
-            with self._http.stream("POST", self.url, headers=headers, content=body) as response:
-                return response.status_code, None
-        except httpx.TransportError as error:
-            return None, re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__

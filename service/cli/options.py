@@ -3,30 +3,51 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 import httpx
+from click.core import ParameterSource
 from rich.console import Console
 
 from service.cli import terminal
 from service.cli.local import find_place
-from service.client import ApiError, Client, ClientError, Json, Unreachable
+from service.client import ApiError, Client, ClientError, Json, Unreachable, sign
 
 if TYPE_CHECKING:
     from service.settings import Settings
 
 SECTIONS = {
-    "Run it": ("dev", "serve", "web", "worker", "migrate", "backup", "config", "keys"),
-    "Use it": ("submit", "tasks", "show", "watch", "listen"),
+    "Run it": ("dev", "serve", "web", "worker", "migrate", "backup", "config", "doctor", "keys"),
+    "Use it": ("submit", "tasks", "show", "watch"),
+    "Build with it": ("listen", "replay", "check-receiver"),
     "Other": ("completion",),
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_TIME_OVER, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+
+
+def read_secret(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """`-` asks for it, or takes the first line of standard input, so that no list of processes shows it."""
+    if value == "-" and not sys.stdin.isatty():
+        return sys.stdin.readline().strip() or None
+    if value == "-":
+        return str(click.prompt(param.opts[0], hide_input=True, err=True))
+    if value and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE and sys.stderr.isatty():
+        hint = (
+            f"Every user of this machine can see {param.opts[0]} among its processes; `{param.opts[0]} -` asks for it."
+        )
+        click.secho(hint, err=True, dim=True)
+    return value
+
+
+URL_HELP = "The service.  [env: TASKHOOK_URL; default: http://127.0.0.1:8000]"
+KEY_HELP = "`-` asks for it.  [env: TASKHOOK_API_KEY; default: what `taskhook dev` made up]"
 CONNECTION_OPTIONS = (
-    click.option("--url", metavar="URL", help="The service.  [env: TASKHOOK_URL; default: http://127.0.0.1:8000]"),
-    click.option("--api-key", metavar="KEY", help="[env: TASKHOOK_API_KEY; default: what `taskhook dev` made up]"),
+    click.option("--url", metavar="URL", help=URL_HELP),
+    click.option("--api-key", metavar="KEY", callback=read_secret, help=KEY_HELP),
     click.option("--json", "as_json", is_flag=True, help="JSON for scripts: one document, or one a line."),
 )
 
@@ -118,6 +139,13 @@ def check_url(url: str, option: str) -> None:
     raise click.BadParameter(f"{url!r} is no http(s) URL", param_hint=option)
 
 
+def check_secret(secret: str) -> None:
+    try:
+        sign(secret, "", 0, b"")
+    except ValueError as error:
+        raise click.BadParameter("this is no whsec_ followed by base64", param_hint="--secret") from error
+
+
 def parse_pairs(ctx: click.Context, param: click.Parameter, values: Iterable[str]) -> dict[str, str]:
     pairs = dict(value.partition("=")[::2] for value in values)
     if "" in pairs or not all("=" in value for value in values):
@@ -146,6 +174,17 @@ def load_settings(*, dev: bool = False, host: str | None = None, port: int | Non
         return load(environ, dev=dev)
     except SettingsError as error:
         raise Failure(str(error), EXIT_USAGE) from error
+
+
+@contextmanager
+def no_traceback() -> Iterator[None]:
+    """A database that can't be used is told in one line."""
+    from service.core.problems import Unavailable  # noqa: PLC0415 - as above
+
+    try:
+        yield
+    except Unavailable as problem:
+        raise Failure(f"{problem.detail} ({problem.cause})", EXIT_FAILED) from problem
 
 
 def output() -> Console:

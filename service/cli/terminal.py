@@ -24,6 +24,7 @@ _STYLES = {
     "held": "yellow",
 }
 _SIGNS = {"succeeded": "✓", "failed": "✗", "canceled": "■", "running": "▶", "sending": "▶"}
+NARROW = 60
 _WHY_LABELS = {"why": "Why", "next": "Next", "you_can": "You can"}
 _EVENT_SIGNS = {"succeeded": ("✓", "green"), "failed": ("✗", "red"), "canceled": ("■", "magenta")}
 
@@ -139,9 +140,8 @@ def plain_task(task: Json) -> str:
 def task_table(tasks: Sequence[Json], now: datetime, width: int) -> Table:
     """As many columns as there is room for: a task's id, state and model are always whole."""
     cells: list[tuple[str, int, Callable[[Json], RenderableType]]] = [
-        ("Task", 0, lambda task: clean(task.get("id"))),
-        ("Status", 0, lambda task: status_text(task.get("status"))),
-        ("Model", 0, model_name),
+        *_status_and_id("Task", width),
+        ("Model", NARROW, model_name),
         ("Took", 90, lambda task: Text(format_took(task, now), justify="right")),
         ("Created", 104, lambda task: _short_time(task.get("created_at"), now)),
         ("Via", 136, lambda task: clean((task.get("tracking") or {}).get("via") or "")),
@@ -152,6 +152,18 @@ def task_table(tasks: Sequence[Json], now: datetime, width: int) -> Table:
     for task in tasks:
         table.add_row(*(draw(task) for _, draw in shown))
     return table
+
+
+def _status_and_id(noun: str, width: int) -> list[tuple[str, int, Callable[[Json], RenderableType]]]:
+    """The id is whole even where there is room for nothing else but the sign of the state."""
+    if width < NARROW:
+        return [("", 0, lambda row: _sign_of(row.get("status"))), (noun, 0, lambda row: clean(row.get("id")))]
+    return [(noun, 0, lambda row: clean(row.get("id"))), ("Status", 0, lambda row: status_text(row.get("status")))]
+
+
+def _sign_of(status: object) -> Text:
+    text = status_text(status)
+    return text[0]
 
 
 def _short_time(text: object, now: datetime) -> str:
@@ -168,13 +180,12 @@ def _detail(task: Json) -> str:
 
 def delivery_table(deliveries: Sequence[Json], width: int) -> Table:
     cells: list[tuple[str, int, Callable[[Json], RenderableType]]] = [
-        ("Delivery", 0, lambda delivery: clean(delivery.get("id"))),
-        ("Status", 0, lambda delivery: status_text(delivery.get("status"))),
+        *_status_and_id("Delivery", width),
         ("Event", 116, lambda delivery: clean(delivery.get("event_type") or delivery.get("event_id") or "")),
         ("Tries", 70, lambda delivery: Text(str(len(delivery.get("attempts") or [])), justify="right")),
-        ("Last answer", 0, _last_answer),
+        ("Last answer", NARROW, _last_answer),
         ("Next try", 100, lambda delivery: format_time(delivery.get("next_attempt_at"), "%H:%M:%S")),
-        ("To", 80, lambda delivery: clean(delivery.get("url") or delivery.get("endpoint_id") or "")),
+        ("To", 104, lambda delivery: clean(delivery.get("url") or delivery.get("endpoint_id") or "")),
     ]
     shown = [(name, draw) for name, needs, draw in cells if width >= needs]
     table = _table([name for name, _ in shown])

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from service.core.env import Env
-from service.core.event import OPT_IN, Event, EventType
+from service.core.event import OPT_IN, Event, EventType, render_cloudevent
 
 Format = Literal["standard", "cloudevents"]
 DeliveryStatus = Literal["pending", "sending", "succeeded", "failed", "held", "parked"]
@@ -22,6 +22,7 @@ held       its endpoint is disabled; `recover` sends it
 parked     sending it failed again and again by a mistake of ours; a retry by hand sends it
 """
 
+MEDIA_TYPES: dict[Format, str] = {"standard": "application/json", "cloudevents": "application/cloudevents+json"}
 WEBHOOK_MAX_IN_FLIGHT = 10
 FAILING_AFTER = 4
 DISABLE_AFTER_DAYS = 5
@@ -162,3 +163,8 @@ def _delivery(event: Event, env: Env, *, endpoint_id: str | None, url: str | Non
         created_at=event.at,
         resume=None if event.audience_id is None else Resume(status="failed", due_at=None),
     )
+
+
+def render_for(form: Format, body: bytes, source: str, subject: str | None) -> bytes:
+    """The stored body of an event as subscribers of this format get it: the same bytes at every attempt."""
+    return body if form == "standard" else render_cloudevent(body, source, subject)

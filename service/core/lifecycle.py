@@ -112,6 +112,18 @@ def cancel(task: Task, env: Env) -> Change:
     return _finish(task, env, "canceled", "cancel")
 
 
+def look_now(task: Task, env: Env, policy: Policy) -> Change:
+    """The caller wants to know: the next poll is due at once. Raises Conflict where there is nothing to poll."""
+    if task.is_final:
+        raise Conflict(f"The task is {task.status}; there is nothing more to ask for.")
+    if not policy.polling:
+        raise Conflict(f"{task.provider} can't be polled: its answer to the submit or its callback decides.")
+    if task.step != "tracking":
+        raise Conflict("The provider has not accepted the task yet, so there is nothing to poll.")
+    task, entries = _note(task, env, "poll.requested")
+    return Change(tasks=(replace(task, due_at=env.now()),), timeline=entries)
+
+
 def erase(task: Task, env: Env) -> Task:
     """What is left of a task: its ids, states and times stay, and nothing of what was asked for or came out."""
     if not task.is_final:

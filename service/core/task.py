@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from service.core.trace import TraceContext
+
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
 """What the outside sees.
 
@@ -113,7 +115,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     `wait_s` is the present distance between polls, `submits` how often it was sent, `setback` why the last submit did
     not arrive, `entries` how many timeline entries it has, `lost` whether the last poll did not find it, `lease` a
-    number that grows with each claim, so that a worker that was away too long can be told from the one that took over.
+    number that grows with each claim, so that a worker that was away too long can be told from the one that took over,
+    `trace` the span that its creation was.
     """
 
     id: str
@@ -145,6 +148,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     submitted_at: datetime | None = None
     finished_at: datetime | None = None
     erased_at: datetime | None = None
+    trace: TraceContext | None = None
 
     def __repr__(self) -> str:
         return f"Task(id={self.id!r}, status={self.status!r}, step={self.step!r})"

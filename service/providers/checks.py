@@ -78,11 +78,11 @@ def _describe_sizes(model: Model) -> str:
     if model.sizes:
         forms.append("one of " + ", ".join(model.sizes))
     if model.pixels is not None:
-        forms.append(_describe_pixels(model.pixels))
+        forms.append(describe_pixels(model.pixels))
     return ", or ".join(forms)
 
 
-def _describe_pixels(pixels: PixelRange) -> str:
+def describe_pixels(pixels: PixelRange) -> str:
     limit = f"of at least {pixels.minimum}" if pixels.maximum is None else f"from {pixels.minimum} to {pixels.maximum}"
     return f"WIDTHxHEIGHT with each side {limit} pixels and a multiple of {pixels.multiple}"
 

@@ -174,6 +174,10 @@ class Batch:
         self._calls += change.calls
         return change
 
+    def reread_endpoints(self) -> None:
+        """Every process reads the endpoints again. The counter is moved with the others, at the end."""
+        self._filters_changed = True
+
     def forget(self, task_id: str, data: bytes) -> None:
         """What is left to tell of an erased task, for its events that this transaction has yet to publish."""
         self._events = [replace(event, data=data) if event.task_id == task_id else event for event in self._events]
@@ -204,11 +208,12 @@ class Batch:
         """
         if not (self._events or self._holds or self._filters_changed):
             return
-        sql = f"select name, value from counters order by name {self.driver.for_update}"
+        which = "where name in ('endpoints', 'events') order by name"  # that of keys has its own holders
+        sql = f"select name, value from counters {which} {self.driver.for_update}"
         counters: dict[str, int] = dict(await self.session.fetch(sql))
         if self._filters_changed:
             await self._set_counter("endpoints", counters["endpoints"] + 1)
-        await self._hold()
+        await self._hold(self.driver.skip_locked("deliveries"))
         await self._publish_events(counters["events"], counters["endpoints"] + self._filters_changed)
         await self._write_deliveries()
 
@@ -258,7 +263,8 @@ class Batch:
     async def _current_endpoints(self, version: int) -> dict[str, Endpoint]:
         """Those of the store, read again when their version moved."""
         if version != self._subscribers.version:
-            found = [await self._readable(row) for row in await self.session.fetch("select id, doc from endpoints")]
+            stored = await self.session.fetch("select id, doc from endpoints order by id")
+            found = [await self._readable(row) for row in stored]
             self._subscribers.endpoints = {e.id: e for e in found if e is not None and e.deleted_at is None}
             self._subscribers.version = version
         return self._subscribers.endpoints
@@ -283,20 +289,25 @@ class Batch:
         await self._many(rows.UPSERT_DELIVERY, changed)
         await self._many(rows.INSERT_ATTEMPT, [rows.attempt_to_row(attempt) for attempt in self._attempts])
 
-    async def _hold(self) -> None:
+    async def _hold(self, lock: str = "") -> None:
         """Before the counters are locked, since rows may be waited for; and after it, for what came in between.
 
-        An attempt asked for by hand is off: what was received or given up before is so again.
+        Then none is waited for: whoever has it may want the counters, and what is taken is looked at again by its
+        claim. An attempt asked for by hand is off: what was received or given up before is so again.
         """
-        sql = """
+        if not self._holds:
+            return
+        lock = lock or self.driver.for_update
+        sql = f"""
         update deliveries set due_ms = null, resume_status = null, resume_due_ms = null,
           status = case when coalesce(resume_status, 'pending') = 'pending' then 'held' else resume_status end
-        where lane = ? and status = 'pending'
+        where id in (select id from deliveries where lane = ? and status = 'pending' order by id {lock})
         """
         await self._many(sql, [(endpoint_id,) for endpoint_id in self._holds])
-        sql = """
-        update deliveries set status = 'failed', due_ms = null, finished_ms = ?
-        where endpoint_id = ? and status in ('pending', 'held', 'parked')
+        sql = f"""
+        update deliveries set status = 'failed', due_ms = null, finished_ms = ? where id in (
+          select id from deliveries where endpoint_id = ? and status in ('pending', 'held', 'parked')
+          order by id {lock})
         """
         deleted = [key for key in self._holds if (known := self.find_endpoint(key)) and known.deleted_at]
         await self._many(sql, [(to_ms(self.env.now()), key) for key in deleted])

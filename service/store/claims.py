@@ -12,6 +12,7 @@ from service.core.limits import Window
 from service.core.schedule import Policy
 from service.core.task import Task
 from service.core.times import after, from_ms, to_ms
+from service.core.trace import TraceContext
 from service.providers.base import Limits
 from service.store import faults, rows
 from service.store.batch import Batch
@@ -75,8 +76,9 @@ _EXPIRED_SUBMITS = f"{_SELECT} {WAITING} and deadline_ms <= ? order by deadline_
 _PROBE_POLL = f"{_SELECT} {FLYING} and step = 'tracking' order by due_ms limit 1"
 _NEXT = f"""
 select (select min(due_ms) from tasks where {WAITING}), (select min(deadline_ms) from tasks where {WAITING}),
-  (select min(due_ms) from tasks where {FLYING}), (select min(deadline_ms) from tasks where {FLYING})
+  (select min(due_ms) from tasks where {FLYING})
 """
+_LAST_POLL = f"select min(deadline_ms) from tasks where {FLYING}"
 
 
 async def next_due_task(session: ReadSession, provider: str) -> datetime | None:
@@ -158,12 +160,12 @@ class _Claim:
         polls_at = account.opens_at("poll", now)
         submits_at = max(account.opens_at("submit", now), after(now, account.window.opens_in_s(now)))
         submits_at = max(submits_at, after(now, ROOM_S)) if is_full else submits_at
-        shut = account.shuts("poll", now)
-        found = await self._batch.session.fetch(_NEXT, (self.provider,) * 4)
-        due_ms, deadline_ms, flying_ms, last_ms = found[0]
+        found = await self._batch.session.fetch(_NEXT, (self.provider,) * 3)
+        due_ms, deadline_ms, flying_ms = found[0]
         if due_ms is not None:
             due_ms = min(max(due_ms, to_ms(submits_at)), deadline_ms)
-        if shut and flying_ms is not None:
+        if flying_ms is not None and account.shuts("poll", now):
+            last_ms = (await self._batch.session.fetch(_LAST_POLL, (self.provider,)))[0][0]
             flying_ms = max(flying_ms, min(last_ms, to_ms(max(polls_at, after(now, ROOM_S)))))
         return _earliest(due_ms, flying_ms)
 
@@ -266,6 +268,12 @@ async def claim_due_deliveries(batch: Batch, free: int, lease_s: float, capacity
             parcels += taken
             next_due += [again_at] if again_at else []
     return DeliveryClaim(parcels=parcels, next_due_at=min(next_due, default=None))
+
+
+async def find_trace(session: ReadSession, task_id: str) -> TraceContext | None:
+    """The trace that the events of this task belong to."""
+    found = await session.fetch("select doc from tasks where id = ?", (task_id,))
+    return rows.trace_from_document(found[0][0]) if found else None
 
 
 async def _claim_lane(

@@ -41,6 +41,12 @@ class Driver(Protocol):
     """The type of text that compares by its bytes: ids and lanes are stepped through in that order."""
     for_update: str
     """Locks the rows of a select until the transaction ends."""
+    begin_to_migrate: str
+    """Begins a transaction that may take its time, but waits for locks only shortly: others would wait behind it."""
+    lock_table: str
+    """Keeps all others from writing to a table until the transaction ends; empty where that is so from its begin."""
+    columns_of: str
+    """Selects the names of the columns of the table that is the one parameter; none when there is no such table."""
 
     def skip_locked(self, table: str) -> str:
         """The same for the rows of one table of the select, leaving out those that somebody else has locked."""
@@ -54,6 +60,10 @@ class Driver(Protocol):
         """A condition: the column is one of the values of one parameter, which `many` makes."""
         ...
 
+    def aside(self, column: str) -> str:
+        """The column in a condition whose index leads to too many rows, for a planner that can't know that."""
+        ...
+
     def many(self, values: Iterable[str]) -> Any: ...
 
     async def open(self) -> None: ...
@@ -65,7 +75,14 @@ class Driver(Protocol):
         ...
 
     def migrating(self) -> AbstractAsyncContextManager[Session]:
-        """A transaction without a limit of time, after every other one that migrates has ended."""
+        """A session outside of any transaction, after every other process that migrates is done, or begins anew."""
+        ...
+
+    def alone(self) -> AbstractAsyncContextManager[Session]:
+        """A transaction without a limit of time, while the driver is not open, on a database that no service uses.
+
+        Raises Unavailable if one does.
+        """
         ...
 
     def reading(self) -> AbstractAsyncContextManager[ReadSession]:

@@ -32,7 +32,7 @@ async def note(batch: "Batch", subject_id: str, error: Exception) -> None:
     """One more failure of this row: it is due again later, or parked, and every other row goes on."""
     found = await batch.session.fetch(f"select {_COLUMNS} from faults where id = ?", (subject_id,))
     fault = fail_again(_fault(found[0]) if found else None, subject_id, error, batch.env)
-    step = await _put_aside(batch.session, fault)
+    step = await _put_aside(batch, fault)
     await batch.session.execute(_UPSERT, (*_row(fault), step))
     batch.faults.append(fault)
 
@@ -46,7 +46,10 @@ async def retry(batch: "Batch", subject_id: str) -> Fault:
     fault, step = _fault(found[0][:-1]), found[0][-1]
     if fault.parked_at is None:
         raise Conflict("It is not parked: it is tried again by itself.")
-    await _take_up(batch.session, fault, step, to_ms(batch.env.now()))
+    if fault.kind == "endpoint":
+        batch.reread_endpoints()  # what it missed is sent by its own recover
+    else:
+        await _take_up(batch.session, fault, step, to_ms(batch.env.now()))
     await batch.session.execute("delete from faults where id = ?", (subject_id,))
     return fault
 
@@ -68,10 +71,17 @@ async def forget(session: Session, env: Env) -> None:
     await session.execute(_IS_OVER)
 
 
-async def _put_aside(session: Session, fault: Fault) -> str | None:
-    """Due again later, or parked, which takes it out of the due indexes; gives back a task's own step."""
+async def _put_aside(batch: "Batch", fault: Fault) -> str | None:
+    """Due again later, or parked, which takes it out of the due indexes; gives back a task's own step.
+
+    A delivery that another process works on is left: its next claim puts it aside.
+    """
+    session = batch.session
     if fault.kind == "endpoint":
-        sql = "update deliveries set status = 'held', due_ms = null where lane = ? and status in ('pending', 'sending')"
+        sql = f"""
+        update deliveries set status = 'held', due_ms = null where id in (select id from deliveries
+          where lane = ? and status in ('pending', 'sending') order by id {batch.driver.skip_locked("deliveries")})
+        """
         await session.execute(sql, (fault.id,))
     elif fault.kind == "delivery":
         sql = "update deliveries set status = ?, due_ms = ? where id = ? and status in ('pending', 'sending')"
@@ -92,10 +102,7 @@ async def _put_task_aside(session: Session, fault: Fault) -> str | None:
 
 
 async def _take_up(session: Session, fault: Fault, step: str | None, now_ms: int) -> None:
-    """What an endpoint missed is sent by its own recover; here every process is made to read it again."""
-    if fault.kind == "endpoint":
-        await session.execute("update counters set value = value + 1 where name = 'endpoints'")
-    elif fault.kind == "delivery":
+    if fault.kind == "delivery":
         sql = "update deliveries set status = 'pending', due_ms = ? where id = ? and status = 'parked'"
         await session.execute(sql, (now_ms, fault.id))
     elif step is not None:

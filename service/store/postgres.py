@@ -35,8 +35,22 @@ begin isolation level read committed; set local statement_timeout = '20s'; set l
 set local idle_in_transaction_session_timeout = '5s'
 """
 """A process that is frozen inside a transaction loses it before those who wait for its rows lose patience."""
-_BEGIN_TO_MIGRATE = "begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = 0"
-"""Others that migrate may take long; its own statements are then given the usual time to get a lock."""
+_COMMIT_SOMETHING = "select pg_logical_emit_message(true, 'taskhook', '')"
+"""The smallest transaction that is written to the log; answered once standbys have all the log before it, too."""
+_BEGIN_TO_GUARD = """
+begin isolation level read committed; set local statement_timeout = 0;
+set local idle_in_transaction_session_timeout = 0
+"""
+_BEGIN_ALONE = """
+begin isolation level repeatable read; set local statement_timeout = 0; set local lock_timeout = '10s';
+set local idle_in_transaction_session_timeout = 0
+"""
+_OTHERS = """
+select count(*) from pg_stat_activity
+where datname = current_database() and application_name in ('taskhook writer', 'taskhook listener')
+"""
+_LOOKS = 10
+"""A connection that was closed is seen a little longer."""
 _BEGIN_TO_READ = "begin isolation level read committed read only; set local statement_timeout = '20s'"
 
 
@@ -47,6 +61,14 @@ class PostgresDriver:
     is_alone = False
     text = 'text collate "C"'
     for_update = "for no key update"  # foreign keys that point to the row do not wait for it
+    begin_to_migrate = """
+    begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = '2s'
+    """
+    lock_table = "lock table {} in exclusive mode"
+    columns_of = """
+    select column_name::text from information_schema.columns
+    where table_schema = current_schema() and table_name = ? order by 1
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -69,6 +91,9 @@ class PostgresDriver:
 
     def any_of(self, column: str) -> str:
         return f"{column} = any(?)"
+
+    def aside(self, column: str) -> str:
+        return column
 
     def many(self, values: Iterable[str]) -> list[str]:
         return storable(list(values))
@@ -96,6 +121,9 @@ class PostgresDriver:
         """Raises Unavailable; no message names the password."""
         if self._closed:
             raise Unavailable("The database is closed.")
+        return await self._connect(role, command_s)
+
+    async def _connect(self, role: str, command_s: float | None) -> Connection:
         settings = {"application_name": f"taskhook {role}"}
         try:
             return await asyncpg.connect(
@@ -106,7 +134,7 @@ class PostgresDriver:
                 server_settings=settings,
                 target_session_attrs="read-write",
             )
-        except (*ANY_ERROR, asyncpg.InternalClientError, ValueError) as error:
+        except (*ANY_ERROR, ValueError) as error:
             raise unavailable(error) from error
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -157,7 +185,8 @@ class PostgresDriver:
     async def _was_committed(self) -> bool:
         """Asks the server again when a commit was not answered; Unavailable when that can't be known in time.
 
-        After a failover the transaction's number may be another's, so only the same timeline can tell.
+        After a failover the transaction's number may be another's, so only the same timeline can tell. A commit whose
+        wait for its standbys was broken off is made on the primary alone, so a later one has to reach them, too.
         """
         xid, timeline, status = self._xid, self._timeline, "in progress"
         with suppress(TimeoutError):
@@ -173,6 +202,8 @@ class PostgresDriver:
         try:
             session = PostgresSession(await self._connect_writer(), {})
             found = await session.fetch("select pg_xact_status(?::text::xid8)", (xid,))
+            if found[0][0] == "committed":
+                await session.execute(_COMMIT_SOMETHING)
         except Unavailable:
             return "in progress"
         except asyncpg.PostgresError:  # a server that never saw this number
@@ -181,14 +212,28 @@ class PostgresDriver:
 
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[PostgresSession]:
-        connection = await self.connect("migration", command_s=None)
-        session = PostgresSession(connection, {})
+        """The guard is a transaction of its own, so that it holds through a pooler too."""
+        guard = await self.connect("migration guard", command_s=None)
         try:
-            await session.execute(_BEGIN_TO_MIGRATE)
-            await session.fetch("select pg_advisory_xact_lock(?)", (MIGRATION_LOCK,))
-            await session.execute("set local lock_timeout = '10s'")
+            await _wait_for_turn(PostgresSession(guard, {}))
+            async with self._connected("migration") as session:
+                yield session
+        finally:
+            await _close(guard)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[PostgresSession]:
+        async with self._connected("alone") as session:
+            await _check_alone(session)
+            await session.execute(_BEGIN_ALONE)
             yield session
             await session.execute("commit")
+
+    @asynccontextmanager
+    async def _connected(self, role: str) -> AsyncIterator[PostgresSession]:
+        connection = await self._connect(role, None)
+        try:
+            yield PostgresSession(connection, {})
         finally:
             await _close(connection)
 
@@ -311,6 +356,34 @@ async def _timeline(connection: Connection) -> str | None:
     except ANY_ERROR:
         return None
     return str(found)
+
+
+async def _wait_for_turn(session: PostgresSession) -> None:
+    """Looks again and again: a statement that waits has a snapshot, and `create index concurrently` waits for those."""
+    while True:
+        await session.execute(_BEGIN_TO_GUARD)
+        found = await session.fetch("select pg_try_advisory_xact_lock(?)", (MIGRATION_LOCK,))
+        if found[0][0]:
+            await session.execute("select 1")  # ends the statement before, and with it its snapshot
+            return
+        await session.execute("rollback")
+        await asyncio.sleep(RECONNECT_S)
+
+
+async def _check_alone(session: PostgresSession) -> None:
+    """Each look is a transaction of its own, since one sees the same activity for as long as it lasts."""
+    for _ in range(_LOOKS):
+        if not await _count_others(session):
+            return
+        await asyncio.sleep(RECONNECT_S)
+    raise Unavailable("A service uses this database; stop it first.", cause="connected as taskhook")
+
+
+async def _count_others(session: PostgresSession) -> int:
+    await session.execute(_BEGIN_TO_READ)
+    found = await session.fetch(_OTHERS)
+    await session.execute("rollback")
+    return int(found[0][0])
 
 
 async def _close(connection: Connection) -> None:

@@ -33,9 +33,10 @@ _LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalClientError,  # the server's farewell came between two statements, and the driver lost its place
     OSError,
 )
-ANY_ERROR = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+ANY_ERROR = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _INSERT = re.compile(r"values \((\?(?:, \?)*)\)")
 
 

@@ -1,6 +1,6 @@
 """Everything that is only read: single things, listings with cursors, timelines, the event stream."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -9,19 +9,29 @@ import msgspec
 
 from service.core.breaker import Breaker
 from service.core.change import Entry
-from service.core.delivery import Attempt, Delivery, Endpoint, Held
+from service.core.delivery import Attempt, Delivery, Endpoint, Format, Held
 from service.core.event import EventType
 from service.core.fault import Fault
 from service.core.ids import first_id_at
 from service.core.problems import NotFound
 from service.core.task import Task
-from service.core.times import from_ms
+from service.core.times import from_ms, to_ms
+from service.providers import PROVIDERS
 from service.providers.base import Limits
-from service.store import faults, rows
+from service.store import faults, figures, pulse, rows
+from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
+from service.store.figures import Charges, Load, Outcome
 from service.store.overdue import find_overdue
 
 T = TypeVar("T")
+NO_EVENT = "evt_" + "0" * 32
+NEAR = 1_000
+"""Ids are made shortly before the commit that gives an event its place: so many may be in another order at most."""
+GIVEN_UP = "status in ('failed', 'held', 'parked')"
+"""As the index on them says it: a planner that does not know the parameters goes by these words."""
+SEARCH_MAX = 5_000
+"""Tasks that one search in prompts looks at."""
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -41,6 +51,12 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     created_after: datetime | None = None
     created_before: datetime | None = None
+
+
+class Search(Page[Task], frozen=True, kw_only=True):
+    """What a search found among the `looked` newest."""
+
+    looked: int
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +99,13 @@ class Reads:
             raise NotFound("There is no such delivery.")
         return rows.delivery_from_row(found[0])
 
+    async def get_delivery_body(self, delivery_id: str) -> tuple[Delivery, Format, bytes]:
+        """The event's stored body, and the format in which its endpoint gets it; a deleted endpoint has one, too."""
+        delivery = await self.get_delivery(delivery_id)
+        body: str = (await self._one("select body from events where id = ?", delivery.event_id, "event"))[0]
+        found = await self._fetch("select id, doc from endpoints where id = ?", delivery.endpoint_id or "")
+        return delivery, rows.endpoint_from_row(found[0]).format if found else "standard", body.encode()
+
     async def get_event(self, event_id: str) -> StoredEvent:
         sql = f"select {_EVENT_COLUMNS} from events where id = ? and audience_id is null"
         return _event(await self._one(sql, event_id, "event"))
@@ -101,10 +124,29 @@ class Reads:
 
     async def list_tasks(self, wanted: TaskFilter, limit: int, before: str | None) -> Page[Task]:
         """Newest first; ids sort by creation, so the index of each column ends in the id."""
-        conditions, params = _task_conditions(wanted, before)
-        where = f"where {' and '.join(conditions)}" if conditions else ""
-        sql = f"select {rows.TASK_COLUMNS} from tasks t {where} order by t.id desc limit ?"
-        return _page(await self._fetch(sql, *params, limit + 1), limit, rows.task_from_row)
+        sql, params = task_query(self._driver, wanted, before, limit + 1)
+        return _page(await self._fetch(sql, *params), limit, rows.task_from_row)
+
+    async def search_tasks(self, wanted: TaskFilter, words: Sequence[str], limit: int, before: str | None) -> Search:
+        """Those of the newest `SEARCH_MAX` that have every word in their prompt; the next search goes on before them.
+
+        The database looks roughly, in the whole document; what it finds is looked at again here.
+        """
+        window, params = task_query(self._driver, wanted, before, SEARCH_MAX)
+        sql = f"select count(*), min(id) from ({window}) as looked"
+        looked, last = (await self._fetch(sql, *params))[0]
+        has_words = " and ".join("lower(doc) like ?" for _ in words)
+        looked_at = f"with looked as materialized ({window})"  # or a planner might look at all tasks first
+        sql = f"{looked_at} select {rows.TASK_COLUMNS} from looked where {has_words} order by id desc limit ?"
+        found = await self._fetch(sql, *params, *map(_rough, words), limit * 4)
+        tasks = [task for task in _readable(found, rows.task_from_row) if _has_words(task, words)]
+        if len(tasks) > limit:
+            tasks, last = tasks[:limit], tasks[limit - 1].id
+        elif len(found) == limit * 4:
+            last = found[-1][0]
+        elif looked < SEARCH_MAX:
+            last = None
+        return Search(items=tasks, last=last, looked=int(looked))
 
     async def list_entries(self, task_id: str) -> list[Entry]:
         sql = "select task_id, number, at_ms, type, detail from timeline where task_id = ? order by number"
@@ -120,8 +162,11 @@ class Reads:
         params: list[Any] = [seq]
         if task_id is not None:
             sql, params = f"{sql} and task_id = ?", [*params, task_id]
-        if types:
-            sql, params = f"{sql} and {self._driver.any_of('type')}", [*params, self._driver.many(types)]
+        if len(types) == 1:
+            sql, params = f"{sql} and type = ?", [*params, types[0]]
+        elif types:  # together they are most of all events
+            column = self._driver.aside("type")
+            sql, params = f"{sql} and {self._driver.any_of(column)}", [*params, self._driver.many(types)]
         return [_event(row) for row in await self._fetch(f"{sql} order by seq limit ?", *params, limit)]
 
     async def position_of(self, event_id: str) -> int:
@@ -129,8 +174,14 @@ class Reads:
         found = await self._fetch("select seq from events where id = ?", event_id)
         if found:
             return int(found[0][0])
-        following = (await self._fetch("select min(seq) from events where id > ?", event_id))[0][0]
+        near = "select seq from events where id > ? order by id limit ?"
+        following = (await self._fetch(f"select min(seq) from ({near}) as near", event_id, NEAR))[0][0]
         return await self.last_position() if following is None else int(following) - 1
+
+    async def newest_event_id(self) -> str:
+        """The id that a stream beginning now may resume from; where there is no event, one that lies before all."""
+        found = await self._fetch("select id from events order by seq desc limit 1")
+        return str(found[0][0]) if found else NO_EVENT
 
     async def last_position(self) -> int:
         return int((await self._fetch("select value from counters where name = 'events'"))[0][0])
@@ -143,7 +194,10 @@ class Reads:
 
     async def count_held(self) -> dict[str, Held]:
         """Held deliveries by endpoint."""
-        sql = "select endpoint_id, count(*), min(created_ms) from deliveries where status = 'held' group by endpoint_id"
+        sql = f"""
+        select endpoint_id, count(*), min(created_ms) from deliveries
+        where {GIVEN_UP} and status = 'held' and endpoint_id is not null group by endpoint_id
+        """
         return {key: Held(count=int(count), since=from_ms(since)) for key, count, since in await self._fetch(sql)}
 
     async def list_deliveries(
@@ -153,6 +207,10 @@ class Reads:
         columns = {"status": status, "endpoint_id": endpoint_id, "task_id": task_id}
         conditions = [f"{column} = ?" for column, value in columns.items() if value is not None]
         params: list[Any] = [value for value in columns.values() if value is not None]
+        if status in ("failed", "held", "parked") and endpoint_id is not None:
+            conditions.append(GIVEN_UP)
+        elif status not in (None, "succeeded") and task_id is None:
+            conditions.append("status <> 'succeeded'")
         if before is not None:
             conditions, params = [*conditions, "id < ?"], [*params, before]
         where = f"where {' and '.join(conditions)}" if conditions else ""
@@ -171,13 +229,11 @@ class Reads:
 
     async def oldest_due_ms(self) -> int | None:
         """The earliest due time in the store: a worker that died silently lets it grow old."""
-        sql = """
-        select min(due_ms) from (select min(due_ms) as due_ms from tasks where step = 'submit'
-          union all select min(due_ms) from tasks where step in ('sending', 'unconfirmed', 'tracking')
-          union all select min(due_ms) from deliveries where status in ('pending', 'sending')) as due
-        """
-        found = (await self._fetch(sql))[0][0]
-        return None if found is None else int(found)
+        async with self._driver.reading() as session:
+            times = [await next_due_task(session, provider) for provider in PROVIDERS]
+            lanes = await find_lanes(session)
+        known = [at for at in (*times, *(due_at for _, due_at in lanes[:1])) if at is not None]
+        return to_ms(min(known)) if known else None
 
     async def count_open(self) -> dict[str, dict[str, int]]:
         """Open tasks by status and open deliveries by status."""
@@ -188,6 +244,16 @@ class Reads:
             "select status, count(*) from deliveries where status <> 'succeeded' group by status"
         )
         return {"tasks": dict(tasks), "deliveries": dict(deliveries)}
+
+    async def count_due(self, now: datetime) -> dict[str, int]:
+        """What could be done now and is not begun, by its kind."""
+        sql = """
+        select (select count(*) from tasks where step = 'submit' and due_ms <= ?),
+          (select count(*) from tasks where step in ('sending', 'unconfirmed', 'tracking') and due_ms <= ?),
+          (select count(*) from deliveries where status in ('pending', 'sending') and due_ms <= ?)
+        """
+        found = (await self._fetch(sql, *[to_ms(now)] * 3))[0]
+        return dict(zip(("submit", "poll", "delivery"), found, strict=True))
 
     async def accounts(self) -> dict[str, tuple[int, Breaker]]:
         """Until when each account rests, in milliseconds, and whether it answers."""
@@ -205,6 +271,35 @@ class Reads:
     async def count_parked(self) -> int:
         async with self._driver.reading() as session:
             return await faults.count_parked(session)
+
+    async def count_waiting(self) -> pulse.Waiting:
+        async with self._driver.reading() as session:
+            return await pulse.count_waiting(session)
+
+    async def count_endings(self, provider: str, since: datetime, until: datetime) -> list[tuple[int, str, int]]:
+        async with self._driver.reading() as session:
+            return await pulse.count_endings(session, provider, since, until)
+
+    async def times_to_result(self, provider: str, since: datetime, limit: int) -> Sequence[float]:
+        async with self._driver.reading() as session:
+            return await pulse.times_to_result(session, provider, since, limit)
+
+    async def count_deliveries(self, since: datetime) -> dict[str, int]:
+        async with self._driver.reading() as session:
+            return await pulse.count_deliveries(session, since)
+
+    async def recent_outcomes(self, endpoint_ids: Iterable[str], limit: int) -> dict[str, list[Outcome]]:
+        """By endpoint, the newest first."""
+        async with self._driver.reading() as session:
+            return {one: await figures.recent_outcomes(session, one, limit) for one in endpoint_ids}
+
+    async def account_loads(self, accounts: Mapping[str, Limits], now: datetime) -> dict[str, Load]:
+        async with self._driver.reading() as session:
+            return {name: await figures.account_load(session, name, limits, now) for name, limits in accounts.items()}
+
+    async def recent_charges(self, since: datetime) -> Charges:
+        async with self._driver.reading() as session:
+            return await figures.recent_charges(session, since)
 
 
 _EVENT_COLUMNS = "seq, id, type, task_id, body"
@@ -229,19 +324,66 @@ def _readable(found: list[Row], read: Callable[[Row], T]) -> list[T]:
     return items
 
 
-def _task_conditions(wanted: TaskFilter, before: str | None) -> tuple[list[str], list[Any]]:
+def _rough(word: str) -> str:
+    """A pattern that finds the word in any case; what JSON or a database writes in its own way is anything."""
+    return f"%{''.join(char if _is_plain(char) else '%' for char in word.lower())}%"
+
+
+def _is_plain(char: str) -> bool:
+    """Letters and digits of ASCII, and of scripts that have no cases."""
+    return char.isalnum() and (char.isascii() or char.lower() == char.upper())
+
+
+def _has_words(task: Task, words: Sequence[str]) -> bool:
+    prompt = task.input.prompt.lower()
+    return all(word.lower() in prompt for word in words)
+
+
+def task_query(driver: Driver, wanted: TaskFilter, before: str | None, limit: int) -> tuple[str, list[Any]]:
+    """Rows come in the order of the ids from the one index that leads, so a full page ends it.
+
+    The ids are taken first, from that index alone: PostgreSQL would else rather walk through all tasks. The limit is
+    in the text, so that its planner knows it.
+    """
+    leads, labels = _leading(wanted), list(wanted.metadata.items())
+    conditions: list[str] = []
+    params: list[Any] = []
+    tables, task_id = "tasks t", "t.id"
+    if "labels" in leads:
+        tables, task_id = "labels l cross join tasks t", "l.task_id"  # in this order
+        conditions, params = ["l.key = ? and l.value = ? and t.id = l.task_id"], [*labels.pop(0)]
     bounds = {
-        "t.status = ?": wanted.status,
-        "t.provider = ?": wanted.provider,
-        "t.model = ?": wanted.model,
-        "t.provider_task_id = ?": wanted.provider_task_id,
-        "t.id >= ?": first_id_at("task", wanted.created_after) if wanted.created_after else None,
-        "t.id < ?": first_id_at("task", wanted.created_before) if wanted.created_before else None,
-        "t.id < ? ": before,
+        **{f"{_column(driver, name, leads)} = ?": getattr(wanted, name) for name in _COLUMNS},
+        f"{task_id} >= ?": first_id_at("task", wanted.created_after) if wanted.created_after else None,
+        f"{task_id} < ?": first_id_at("task", wanted.created_before) if wanted.created_before else None,
+        f"{task_id} < ? ": before,
     }
-    conditions = [condition for condition, value in bounds.items() if value is not None]
-    params: list[Any] = [value for value in bounds.values() if value is not None]
-    for key, value in wanted.metadata.items():
-        conditions.append("exists (select 1 from labels l where l.key = ? and l.value = ? and l.task_id = t.id)")
-        params += [key, value]
-    return conditions, params
+    conditions += [condition for condition, value in bounds.items() if value is not None]
+    params += [value for value in bounds.values() if value is not None]
+    for label in labels:
+        conditions.append("exists (select 1 from labels x where x.key = ? and x.value = ? and x.task_id = t.id)")
+        params += label
+    where = f"where {' and '.join(conditions)}" if conditions else ""
+    page = f"select {task_id} as id from {tables} {where} order by {task_id} desc limit {limit:d}"
+    return (
+        f"select {rows.TASK_COLUMNS} from tasks where id in (select id from ({page}) as page) order by id desc",
+        params,
+    )
+
+
+_COLUMNS = ("provider_task_id", "status", "provider", "model")
+
+
+def _leading(wanted: TaskFilter) -> tuple[str, ...]:
+    """Whose index is used by a planner that knows nothing of what is stored: few tasks share it, since most succeed."""
+    if wanted.provider_task_id is not None:
+        return ("provider_task_id",)
+    if wanted.metadata:
+        return ("labels",)
+    if wanted.status in (None, "succeeded") and (wanted.provider or wanted.model):
+        return ("provider", "model")
+    return ("status",)
+
+
+def _column(driver: Driver, name: str, leads: tuple[str, ...]) -> str:
+    return f"t.{name}" if name in leads else driver.aside(f"t.{name}")

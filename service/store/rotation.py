@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from service.store.batch import Batch
-from service.store.driver import Row
 from service.store.vault import Unopened, Vault
 from service.store.writer import Writer
 
-STEP = 200
+STEP = 500
+"""Rows looked at: whether one holds a secret shows only then."""
 Document = dict[str, msgspec.Raw]
 
 
@@ -39,23 +39,24 @@ async def rotate_encryption(writer: Writer, vault: Vault) -> Rotated:
     """Rows under the newest key are only read, so a second run costs little and does nothing."""
     total = Rotated()
     for table in _TABLES:
-        after = ""
-        while True:
-            rows, step = await writer.run(_step(table, vault, after))
+        after: str | None = ""
+        while after is not None:
+            after, step = await writer.run(_step(table, vault, after))
             total = total.plus(step)
-            if len(rows) < STEP:
-                break
-            after = rows[-1][0]
     return total
 
 
-def _step(table: _Table, vault: Vault, after: str) -> Callable[[Batch], Awaitable[tuple[list[Row], Rotated]]]:
-    async def work(batch: Batch) -> tuple[list[Row], Rotated]:
+def _step(table: _Table, vault: Vault, after: str) -> Callable[[Batch], Awaitable[tuple[str | None, Rotated]]]:
+    async def work(batch: Batch) -> tuple[str | None, Rotated]:
+        step = f"select max(id) from (select id from {table.name} where id > ? order by id limit ?) as step"
+        until = (await batch.session.fetch(step, (after, STEP)))[0][0]
+        if until is None:
+            return None, Rotated()
         sql = f"""
-        select id, {table.column} from {table.name} where id > ? and {table.condition} order by id limit ?
+        select id, {table.column} from {table.name} where id > ? and id <= ? and {table.condition} order by id
         {batch.driver.for_update}
         """
-        rows = await batch.session.fetch(sql, (after, STEP))
+        rows = await batch.session.fetch(sql, (after, until))
         renewed, unopened = [], 0
         for row_id, text in rows:
             try:
@@ -67,7 +68,7 @@ def _step(table: _Table, vault: Vault, after: str) -> Callable[[Batch], Awaitabl
         if renewed:
             sql = f"update {table.name} set {table.column} = ? where id = ?"
             await batch.session.execute_many(sql, renewed)
-        return rows, Rotated(seen=len(rows), renewed=len(renewed), unopened=unopened)
+        return until, Rotated(seen=len(rows), renewed=len(renewed), unopened=unopened)
 
     return work
 

@@ -10,6 +10,7 @@ from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Endpoint, Resume
 from service.core.task import Result, Task, TaskError, TaskInput, Via
 from service.core.times import from_ms, to_ms
+from service.core.trace import TraceContext
 from service.store.driver import Row
 
 
@@ -35,10 +36,18 @@ class _TaskDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     wait_s: float | None = None
     setback: TaskError | None = None
     lost: bool = False
+    trace: TraceContext | None = None
+
+
+class _Traced(msgspec.Struct, kw_only=True):
+    """Of the same document, what an attempt to deliver needs."""
+
+    trace: TraceContext | None = None
 
 
 _IN_DOCUMENT = _TaskDocument.__struct_fields__
 _read_document = msgspec.json.Decoder(_TaskDocument).decode
+_read_traced = msgspec.json.Decoder(_Traced).decode
 _read_endpoint = msgspec.json.Decoder(Endpoint).decode
 _read_breaker = msgspec.json.Decoder(Breaker).decode
 _write = msgspec.json.Encoder().encode
@@ -85,6 +94,10 @@ def task_from_row(row: Row) -> Task:
         finished_at=time_or_null(finished_ms),
         **{name: getattr(document, name) for name in _IN_DOCUMENT},
     )
+
+
+def trace_from_document(document: str) -> TraceContext | None:
+    return _read_traced(document).trace
 
 
 DELIVERY_COLUMNS = (

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +23,8 @@ LOOK_AGAIN_S = 0.25
 _READS = ("pragma query_only = 1",)
 _WRITES = ("pragma journal_mode = wal", "pragma synchronous = full", "pragma secure_delete = on")
 """What is deleted is overwritten: an erased prompt must not stay in a free page."""
+_ALONE = ("pragma locking_mode = exclusive", "pragma busy_timeout = 1000", "pragma synchronous = full")
+"""With a log, the lock of this mode is given only while no other process has the file open."""
 READER_PATIENCE_S = 5.0
 _PASSING = ("BUSY", "LOCKED", "FULL", "IOERR", "READONLY", "CANTOPEN", "NOMEM", "PROTOCOL")
 _DAMAGED = ("CORRUPT", "NOTADB")
@@ -67,6 +69,16 @@ class SqliteSession:
             await self._connection.executemany(sql, rows)
 
 
+@contextmanager
+def _told_if_used() -> Iterator[None]:
+    try:
+        yield
+    except Unavailable as problem:
+        if problem.cause.startswith(("BUSY", "LOCKED")):
+            raise Unavailable("A service uses this database; stop it first.", cause=problem.cause) from problem
+        raise
+
+
 class SqliteDriver:
     """One file. Another process may have it open too (web and worker apart): writes wait for it, and `listen` looks."""
 
@@ -74,6 +86,9 @@ class SqliteDriver:
     is_alone = True
     text = "text"
     for_update = ""
+    begin_to_migrate = "begin immediate"
+    lock_table = ""
+    columns_of = "select name from pragma_table_info(?) order by name"
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -92,6 +107,9 @@ class SqliteDriver:
 
     def any_of(self, column: str) -> str:
         return f"{column} in (select value from json_each(?))"
+
+    def aside(self, column: str) -> str:
+        return f"+{column}"
 
     def many(self, values: Iterable[str]) -> str:
         return msgspec.json.encode(list(values)).decode()
@@ -205,8 +223,29 @@ class SqliteDriver:
         sqlite_file.remove_logs(self._path)
         await self.open()
 
-    def migrating(self) -> AbstractAsyncContextManager[SqliteSession]:
-        return self.transaction()
+    @asynccontextmanager
+    async def migrating(self) -> AsyncIterator[SqliteSession]:
+        """The file has one writer at a time, so the transaction of each step is the guard."""
+        connection = await self._connect(*_WRITES)
+        try:
+            yield SqliteSession(connection)
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[SqliteSession]:
+        if sqlite_file.identity(self._path) is None:
+            raise Unavailable("There is no such file.", cause=self._path)
+        with _told_if_used():
+            connection = await self._connect(*_ALONE)
+        try:
+            session = SqliteSession(connection)
+            with _told_if_used():
+                await session.execute("begin immediate")
+            yield session
+            await session.execute("commit")
+        finally:
+            await connection.close()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteSession]:

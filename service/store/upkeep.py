@@ -180,6 +180,8 @@ async def delete_old(writer: Writer, now: datetime, days: float) -> int:
     until_ms = to_ms(now - timedelta(days=days))
 
     async def work(batch: Batch) -> int:
+        if not await batch.driver.take_turn(batch.session, "retention"):
+            return 0
         old = [row[0] for row in await batch.session.fetch(OLD_TASKS, (until_ms, STEP))]
         await _delete(batch, "tasks", old)
         events = [row[0] for row in await batch.session.fetch(OLD_EVENTS, (until_ms, STEP))]

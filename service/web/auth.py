@@ -46,10 +46,13 @@ NOBODY = Caller(name="nobody", scopes=frozenset())
 
 
 class KeyRing:
-    """All keys that hold: those of the settings, which may do everything, and those of the store."""
+    """All keys that hold: those of the settings, which may do everything, and those of the store.
+
+    `given` are the first kind, each as the digest of the key and its caller.
+    """
 
     def __init__(self, api_keys: Iterable[str], keys: KeyStore, env: Env, metrics: Metrics) -> None:
-        self._given = [
+        self.given = [
             (_digest(key.encode()), Caller(name=f"key-{number}", scopes=ALL))
             for number, key in enumerate(api_keys, start=1)
         ]
@@ -69,6 +72,11 @@ class KeyRing:
             raise self._refuse(address)
         return caller
 
+    async def recall(self, key_id: str) -> Caller | None:
+        """Whoever came in earlier with a key of the store; None when it no longer holds. Raises Unavailable."""
+        key = await self._live.find(key_id)
+        return None if key is None else self._use(key)
+
     async def until_revoked(self, caller: Caller) -> None:
         """Returns when the caller's key no longer holds; those of the settings hold as long as this process."""
         if caller.key_id is None:
@@ -79,13 +87,13 @@ class KeyRing:
     async def holds(self, caller: Caller) -> bool:
         """True too when the store can't tell: who is let in already stays until it can."""
         try:
-            return caller.key_id is None or await self._live.has(caller.key_id)
+            return caller.key_id is None or await self._live.find(caller.key_id) is not None
         except Unavailable:
             return True
 
     def _find_given(self, key: str) -> Caller | None:
         given = _digest(key.encode("latin-1"))
-        found = [caller for digest, caller in self._given if hmac.compare_digest(digest, given)]
+        found = [caller for digest, caller in self.given if hmac.compare_digest(digest, given)]
         return found[0] if found else None
 
     async def _find_live(self, key: str, address: str) -> Caller | None:
@@ -97,10 +105,11 @@ class KeyRing:
             found = _match(await self._live.read(anew=True), key)  # it may have been made a moment ago
         if found is None:
             return None
-        self._uses.note(found)
-        return Caller(
-            name=found.id, scopes=ALL if "admin" in found.scopes else frozenset(found.scopes), key_id=found.id
-        )
+        return self._use(found)
+
+    def _use(self, key: ApiKey) -> Caller:
+        self._uses.note(key)
+        return Caller(name=key.id, scopes=ALL if "admin" in key.scopes else frozenset(key.scopes), key_id=key.id)
 
     def _refuse(self, address: str) -> Unauthorized | TooMany:
         wait_s = self._failures.note(address)
@@ -117,7 +126,7 @@ class _LiveKeys:
         self._keys = keys
         self._version = -1
         self._found: dict[str, ApiKey] = {}
-        self._ids: frozenset[str] = frozenset()
+        self._by_id: dict[str, ApiKey] = {}
         self._fresh_until = 0.0
         self._reading = asyncio.Lock()
 
@@ -130,9 +139,9 @@ class _LiveKeys:
                     await self._read()
         return self._found
 
-    async def has(self, key_id: str) -> bool:
+    async def find(self, key_id: str) -> ApiKey | None:
         await self.read()
-        return key_id in self._ids
+        return self._by_id.get(key_id)
 
     async def _read(self) -> None:
         begun_at = time.monotonic()
@@ -140,7 +149,7 @@ class _LiveKeys:
         if changed is not None:
             self._version, found = changed
             self._found = {key.hint: key for key in found}
-            self._ids = frozenset(key.id for key in found)
+            self._by_id = {key.id: key for key in found}
         self._fresh_until = begun_at + LOOK_S
 
 

@@ -12,6 +12,7 @@ from service.core.lifecycle import advance
 from service.core.observation import Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
 from service.providers.base import Access, Account, HttpReply
+from service.telemetry.tracing import current_span
 from service.web.bodies import read_body
 from service.web.calls import Answer, Call
 from service.web.context import Web
@@ -87,8 +88,7 @@ def _verify(web: Web, scope: Scope, provider: str) -> str:
 
 async def _take(web: Web, call: Call[None, None], access: Access, account: Account, task_id: str) -> Change:
     body = account.hide_in(await read_body(call.scope, call.receive))
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.scope["headers"]}
-    request = HttpReply(status=0, headers=headers, body=body, received_at=web.env.now())
+    request = HttpReply(status=0, headers=_headers(call.scope), body=body, received_at=web.env.now())
     observation = access.provider.parse_callback(request, account)
     if isinstance(observation, Unverified):
         raise _Unsigned("The signature of this callback does not hold.")
@@ -101,11 +101,17 @@ async def _take(web: Web, call: Call[None, None], access: Access, account: Accou
         excerpt=body[:EXCERPT_MAX].decode("utf-8", "replace"),
     )
     change = await web.store.writer.change_task(task_id, decide)
+    current_span().join(change.tasks[0])
     if change.outcome == "unreadable":
         raise _Unreadable("This callback can't be read.")
     if change.outcome == "mismatch":
         raise _Mismatched("This callback is about another task.")
     return change
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Those a vendor may sign with; the others tell an adapter nothing."""
+    return {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"] if name[:2] == b"x-"}
 
 
 def _tell(event: str, provider: str, task_id: str | None, outcome: str, started: float, **more: object) -> None:

@@ -77,9 +77,9 @@ class Call(Generic[Q, B]):
 class Operation(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
     """One method of one path. Routes and OpenAPI are made from it, so neither can be ahead of the other.
 
-    `answers` maps a good status to the type of its body (None: no body; a media type: text of it), `problems` lists the
-    statuses of refusals beyond those that `body`, `query` and the path bring with them. `right` is the scope that a key
-    must have; one without is open to everybody.
+    `answers` maps a good status to the type of its body (None: no body; media types: text in one of them), `problems`
+    lists the statuses of refusals beyond those that `body`, `query` and the path bring with them. `right` is the scope
+    that a key must have; one without is open to everybody.
     """
 
     method: str

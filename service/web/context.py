@@ -15,6 +15,7 @@ from service.store.reads import Reads
 from service.store.vault import Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
+from service.telemetry.tracing import OFF, Tracing
 from service.web.auth import KeyRing
 from service.web.slots import Slots
 from service.web.tail import Tail
@@ -51,11 +52,16 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """The process around the routes; `worker_alive` tells of a worker in this process, None when none belongs here."""
+    """The process around the routes; `worker_alive` tells of a worker in this process, None when none belongs here.
+
+    `source` is what events in the format of CloudEvents name as theirs.
+    """
 
     metrics: Metrics
     stopping: asyncio.Event
     worker_alive: Callable[[], bool] | None = None
+    source: str = "taskhook"
+    tracing: Tracing = OFF
     stream_max: int = STREAM_MAX
     requests_max: int = REQUESTS_MAX
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from service.core import delivering
 from service.core.change import Change
-from service.core.delivery import Delivery, DeliveryStatus
+from service.core.delivery import Delivery, DeliveryStatus, render_for
 from service.core.problems import Conflict
 from service.core.views import DeliveryView, view_delivery
 from service.store.batch import Batch, Keys
@@ -45,6 +45,12 @@ async def list_deliveries(web: Web, call: Call[ListDeliveries, None]) -> Answer:
 
 async def get_delivery(web: Web, call: Call[None, None]) -> Answer:
     return json_answer(await _view(web, call.path_id("delivery")))
+
+
+async def get_delivery_body(web: Web, call: Call[None, None]) -> Answer:
+    """Byte for byte what each attempt sends, in the endpoint's present format."""
+    delivery, form, body = await web.store.reads.get_delivery_body(call.path_id("delivery"))
+    return Answer(200, render_for(form, body, web.running.source, delivery.task_id))
 
 
 async def retry_delivery(web: Web, call: Call[None, None]) -> Answer:

@@ -31,6 +31,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body_s: float = 30.0
     write_s: float = 30.0
     linger_s: float = 1.0
+    goodbye_s: float = 0.5
     head_bytes: int = 32 * 1024
     headers: int = 100
 
@@ -83,6 +84,7 @@ class Edge(HttpToolsProtocol):
         self._is_idle = True
         self._is_deaf = False
         self._is_full = False
+        self._is_last = False
         self._head_bytes = 0
 
     # --- the connection -----------------------------------------------------------------------------------------------
@@ -145,6 +147,8 @@ class Edge(HttpToolsProtocol):
         self._time(self.limits.body_s)
         super().on_headers_complete()
         self._in_head = False
+        if self._is_last and (latest := self._latest()):
+            latest.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if not self._is_deaf:
@@ -182,6 +186,25 @@ class Edge(HttpToolsProtocol):
             self._head_bytes += size
             if self._head_bytes > self.limits.head_bytes:
                 self._refuse(LARGE)
+
+    # --- the end of the service ---------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """A request that is on its way is answered all the same, and is the last one here."""
+        self._is_last = True
+        if self._is_answering():
+            super().shutdown()
+        elif self._is_idle:
+            self.loop.call_later(self.limits.goodbye_s, self._leave)
+
+    def _leave(self) -> None:
+        """Unless something came meanwhile; that ends with its answer, or with its time."""
+        if self._is_idle and not self._is_answering():
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        latest = self._latest()
+        return latest is not None and not latest.response_complete
 
     # --- what ends it -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.core.env import Env
 from service.core.problems import Problem, TooLarge, Unavailable
 from service.telemetry import Metrics, request_context
+from service.telemetry.tracing import METHODS, OFF, Span, Tracing
 from service.web.bodies import drain
 from service.web.calls import Headers, find_header
 from service.web.errors import ClientGone, Failure, render_problem
@@ -36,13 +37,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 class Gate:
     """The outermost layer: nothing leaves without it, and no exception passes it."""
 
-    def __init__(self, app: ASGIApp, env: Env, metrics: Metrics, requests: Slots) -> None:
+    def __init__(self, app: ASGIApp, env: Env, metrics: Metrics, requests: Slots, tracing: Tracing = OFF) -> None:
         self._app = app
         self._env = env
         self._metrics = metrics
         self._requests = requests
-        self._counters: dict[tuple[str, int], Counter] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._tracing = tracing
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._is_told: bool | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,11 +54,11 @@ class Gate:
         given = find_header(scope, b"x-request-id")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else self._env.new_id("request")
         exchange = _Exchange(send, request_id)
-        with request_context(request_id):
+        with request_context(request_id), self._tracing.request(scope) as span:
             try:
                 await self._answer(scope, receive, exchange)
             finally:
-                self._count(scope, exchange.status or GONE, time.monotonic() - started)
+                self._count(scope, exchange.status or GONE, time.monotonic() - started, span)
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         try:
@@ -74,14 +75,17 @@ class Gate:
             failure = Failure("Something went wrong here; it is written down under this request id.")
             await _refuse(failure, receive, exchange)
 
-    def _count(self, scope: Scope, status: int, duration_s: float) -> None:
+    def _count(self, scope: Scope, status: int, duration_s: float, span: Span) -> None:
         route = _route(scope)
-        counter = self._counters.get((route, status))
-        if counter is None:
-            counter = self._counters[route, status] = self._metrics.requests.labels(route, str(status))
-            self._histograms[route] = self._metrics.request_seconds.labels(route)
-        counter.inc()
-        self._histograms[route].observe(duration_s)
+        span.tell_answered(route, status)
+        key = (scope["method"], route, status)
+        counted = self._counted.get(key)
+        if counted is None:
+            method = key[0] if key[0] in METHODS else "_OTHER"
+            counter = self._metrics.requests.labels(method, route, str(status))
+            counted = self._counted[key] = (counter, self._metrics.request_seconds.labels(method, route))
+        counted[0].inc()
+        counted[1].observe(duration_s, span.find_exemplar())
         if self._is_told is None:
             self._is_told = log.bind().is_enabled_for(logging.DEBUG)  # asked once: a line that is dropped costs, too
         if self._is_told:

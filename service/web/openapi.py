@@ -150,7 +150,10 @@ def _answer(status: int, kind: Any) -> Json:
     words = {200: "Done.", 201: "Created.", 202: "Accepted.", 204: "Done; there is nothing to tell."}
     described: Json = {"description": words.get(status, TITLES.get(status, "") + ".")}
     if isinstance(kind, str):
-        described["content"] = {kind: {"schema": {"type": "object" if kind.endswith("json") else "string"}}}
+        described["content"] = {
+            media_type: {"schema": {"type": "object" if media_type.endswith("json") else "string"}}
+            for media_type in kind.split(", ")
+        }
     elif kind is not None:
         described["content"] = {"application/json": {"schema": {"$ref": REF.format(name=kind.__name__)}}}
     return described

@@ -19,11 +19,12 @@ from service.web.bodies import check_content_type, decode_body, read_body
 from service.web.calls import Answer, B, Call, Operation, Q, Reply, find_header
 from service.web.context import Web, WebContext
 from service.web.errors import MethodNotAllowed
-from service.web.middleware import Gate
+from service.web.middleware import ALWAYS, Gate
 from service.web.openapi import build_document
 from service.web.queries import decode_query
 
-HTML, TEXT, EVENT_STREAM = "text/html", "text/plain", "text/event-stream"
+HTML, TEXT, EVENT_STREAM, JSON_TEXT = "text/html", "text/plain", "text/event-stream", "application/json"
+METRICS = f"{TEXT}, application/openmetrics-text"
 IDEMPOTENCY = {"Idempotency-Key": "Up to 255 characters: the same key and body give the same task."}
 LAST_EVENT = {"Last-Event-ID": "Go on after this event; without it the stream starts at its present end."}
 
@@ -78,6 +79,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     _op(T, "tasks:read", "GET /v1/tasks/{id}/timeline", tasks.get_timeline, "What happened to a task", {200: tasks.Timeline}, query=tasks.GetTimeline),
     _op(T, "tasks:read", "GET /v1/tasks/{id}/why", tasks.get_why, "Why a task is where it is, and what comes next", {200: Why}),
     _op(T, "tasks:write", "POST /v1/tasks/{id}/cancel", tasks.cancel_task, "Stop tracking a task", {200: TaskView}, problems=(409,)),
+    _op(T, "tasks:write", "POST /v1/tasks/{id}/poll", tasks.poll_task, "Ask the provider now", {202: TaskView}, problems=(409,)),
     _op(T, "tasks:write", "DELETE /v1/tasks/{id}", tasks.erase_task, "Erase what a final task holds", {204: None}, problems=(409,)),
     _op(E, "tasks:read", "GET /v1/events/stream", stream.stream_events, "Follow events as they happen", {200: EVENT_STREAM}, query=stream.StreamEvents, headers=LAST_EVENT),
     _op(E, "tasks:read", "GET /v1/events", events.list_events, "List events, oldest first", {200: events.EventList}, query=events.ListEvents),
@@ -92,6 +94,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     _op(S, "endpoints", "POST /v1/endpoints/{id}/recover", endpoints.recover, "Send again what was not received", {200: endpoints.Recovered}, body=endpoints.Recover, problems=(409,)),
     _op(D, "endpoints", "GET /v1/deliveries", deliveries.list_deliveries, "List deliveries, newest first", {200: deliveries.DeliveryList}, query=deliveries.ListDeliveries),
     _op(D, "endpoints", "GET /v1/deliveries/{id}", deliveries.get_delivery, "Get a delivery with its attempts", {200: DeliveryView}),
+    _op(D, "endpoints", "GET /v1/deliveries/{id}/body", deliveries.get_delivery_body, "What a delivery sends, byte for byte", {200: JSON_TEXT}),
     _op(D, "endpoints", "POST /v1/deliveries/{id}/retry", deliveries.retry_delivery, "One attempt now", {202: DeliveryView}, problems=(409,)),
     _op(P, "tasks:read", "GET /v1/providers", operations.list_providers, "List providers, their models and limits", {200: operations.ProviderList}),
     _op(K, "admin", "POST /v1/keys", keys.create_key, "Make a key; it is shown this once", {201: keys.KeyView}, body=keys.CreateKey, problems=(409,)),
@@ -100,23 +103,39 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     _op(O, "admin", "GET /v1/faults", faults.list_faults, "List what work failed on by our own mistake", {200: faults.FaultList}),
     _op(O, "admin", "POST /v1/faults/{id}/retry", faults.retry_fault, "Work on what is parked again", {202: faults.FaultView}, problems=(409,)),
     _op(O, OPEN, "GET /healthz", operations.get_health, "Whether the process answers", {200: operations.Health}),
-    _op(O, OPEN, "GET /readyz", operations.get_readiness, "Whether requests may be sent here", {200: operations.Readiness, 503: operations.Readiness}),
-    _op(O, OPEN, "GET /metrics", operations.get_metrics, "Metrics in Prometheus text format", {200: TEXT}),
+    _op(O, OPEN, "GET /readyz", operations.get_readiness, "Whether requests may be sent here", {200: operations.Readiness, 503: operations.Readiness}, query=operations.GetReadiness),
+    _op(O, OPEN, "GET /metrics", operations.get_metrics, "Metrics in Prometheus text format, or OpenMetrics", {200: METRICS}),
     _op(O, OPEN, "GET /openapi.json", get_openapi, "This document", {200: docs.ANY}),
     _op(O, OPEN, "GET /docs", get_docs, "This document for people", {200: HTML}),
 )
 # fmt: on
 
 
-def build_app(context: WebContext, mounts: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """The whole of HTTP coming in, as one ASGI application."""
+Pages = Callable[[Web], Sequence[BaseRoute]]
+
+
+def no_pages(_web: Web) -> Sequence[BaseRoute]:
+    return ()
+
+
+PROBES = tuple(operation for operation in OPERATIONS if operation.path in ALWAYS)
+"""All that a worker answers, which takes no requests."""
+
+
+def build_app(
+    context: WebContext,
+    mounts: Sequence[BaseRoute] = (),
+    pages: Pages = no_pages,
+    operations: Sequence[Operation[Any, Any]] = OPERATIONS,
+) -> ASGIApp:
+    """The whole of HTTP coming in, as one ASGI application. `pages` are for people, beside the API."""
     web = Web(context)
     by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     routes = [Route(path, _Resource(web, found)) for path, found in by_path.items()]
-    router = Router([*routes, *mounts], redirect_slashes=False, default=_nothing_here)
-    return Gate(router, context.env, context.running.metrics, web.requests)
+    router = Router([*routes, *pages(web), *mounts], redirect_slashes=False, default=_nothing_here)
+    return Gate(router, context.env, context.running.metrics, web.requests, context.running.tracing)
 
 
 @cache

@@ -11,14 +11,16 @@ from msgspec import UNSET, Meta, UnsetType
 
 from service.core import lifecycle
 from service.core.delivery import Attempt, Delivery
-from service.core.problems import FieldError, InvalidRequest, Unauthorized
+from service.core.problems import Conflict, FieldError, InvalidRequest, Unauthorized
 from service.core.task import Status, Task, TaskInput
 from service.core.times import after, rfc3339
 from service.core.views import TaskView, TimelineItem, view_entry, view_task
 from service.core.why import CLOSED, Why, explain
+from service.providers.base import Access, Model
 from service.store import upkeep
 from service.store.reads import TaskFilter
 from service.telemetry import Metrics
+from service.telemetry.tracing import current_span
 from service.web.calls import Answer, Call, first_of, gone, json_answer
 from service.web.context import Web
 from service.web.creating import Labels, check_key, create, fingerprint, resolve_model
@@ -92,10 +94,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
     started = time.monotonic()
     key, wanted = check_key(call.header(b"idempotency-key")), call.body
-    access, model = resolve_model(web.providers, wanted.model)
-    errors = access.provider.check(model, wanted.input) + await _check_webhook(web, wanted.webhook_url)
-    if errors:
-        raise InvalidRequest(errors)
+    access, model = await check_task(web, wanted)
     now = web.env.now()
     task = Task(
         id=web.env.new_id("task"),
@@ -107,13 +106,24 @@ async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
         on_unconfirmed=wanted.on_unconfirmed,
         created_at=now,
         deadline_at=after(now, wanted.timeout_s),
+        trace=current_span().find_context(),
     )
     stored, is_new = await create(web, task, key, fingerprint(wanted))
+    current_span().tell_task(stored)
     _tell_created(web.running.metrics, stored, call.caller.name, started, is_new=is_new)
     location = (b"location", b"/v1/tasks/" + stored.id.encode())
     if is_new:
         return json_answer(view_task(stored), 202, (location,))
     return json_answer(view_task(stored), 200, (location, (b"idempotent-replayed", b"true")))
+
+
+async def check_task(web: Web, wanted: CreateTask) -> tuple[Access, Model]:
+    """Who would make it. Raises InvalidRequest with all that the model's limits do not allow."""
+    access, model = resolve_model(web.providers, wanted.model)
+    errors = access.provider.check(model, wanted.input) + await _check_webhook(web, wanted.webhook_url)
+    if errors:
+        raise InvalidRequest(errors)
+    return access, model
 
 
 async def _check_webhook(web: Web, url: str | None) -> list[FieldError]:
@@ -178,9 +188,21 @@ async def list_tasks(web: Web, call: Call[ListTasks, None]) -> Answer:
 async def cancel_task(web: Web, call: Call[None, None]) -> Answer:
     change = await web.store.writer.change_task(call.path_id("task"), partial(lifecycle.cancel, env=web.env))
     task = change.tasks[0]
+    current_span().tell_task(task)
     if change.outcome == "moved":
         log.info("task.canceled", task_id=task.id, provider=task.provider, caller=call.caller.name)
     return json_answer(view_task(task))
+
+
+async def poll_task(web: Web, call: Call[None, None]) -> Answer:
+    task_id = call.path_id("task")
+    access = web.providers.get((await web.store.reads.get_task(task_id)).provider)
+    if access is None or access.account is None:
+        raise Conflict("The provider of this task is not configured any more, so it can't be polled.")
+    change = await web.store.writer.change_task(task_id, partial(lifecycle.look_now, env=web.env, policy=access.policy))
+    current_span().tell_task(change.tasks[0])
+    log.info("task.poll_requested", task_id=task_id, provider=access.provider.id, caller=call.caller.name)
+    return json_answer(view_task(change.tasks[0]), 202)
 
 
 async def erase_task(web: Web, call: Call[None, None]) -> Answer:

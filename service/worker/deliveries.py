@@ -13,12 +13,14 @@ from msgspec.structs import replace
 
 from service.core import delivering
 from service.core.change import Change
+from service.core.delivery import MEDIA_TYPES, Format, render_for
 from service.core.env import Env
-from service.core.event import render_cloudevent
 from service.core.masking import mask, secrets_in_url
 from service.core.problems import NotFound, Unavailable
 from service.core.signing import sign
+from service.core.trace import TraceContext
 from service.outbound.client import Attempted, Poster
+from service.outbound.failures import kind_of
 from service.store import claims
 from service.store.batch import Batch, Keys
 from service.store.claims import Parcel
@@ -26,6 +28,7 @@ from service.store.driver import Driver
 from service.store.vault import Unopened, Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
+from service.telemetry.tracing import OFF, Tracing, current_span
 from service.worker.faults import again_s, putting_aside
 
 log = structlog.get_logger()
@@ -33,7 +36,6 @@ AT_ONCE = 1_024
 """Attempts of this process; what is more waits for its turn in the database."""
 LEASE_S = 40.0
 """Longer than an attempt and the time to write it down."""
-CONTENT_TYPES = {"standard": "application/json", "cloudevents": "application/cloudevents+json"}
 
 
 class _Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,7 @@ class DeliveryWork:
         signing_secret: str,
         schedule: Sequence[float],
         source: str,
+        tracing: Tracing = OFF,
     ) -> None:
         self._driver = driver
         self._writer = writer
@@ -78,6 +81,7 @@ class DeliveryWork:
         self._signing_secret = signing_secret
         self._schedule = schedule
         self._source = source
+        self._tracing = tracing
 
     async def claim(self, free: int) -> tuple[list[tuple[Parcel, float]], datetime | None]:
         """What is due, each with the moment of its claim; asks the writer only when something is."""
@@ -99,7 +103,17 @@ class DeliveryWork:
         if time.monotonic() - claimed_at > LEASE_S / 2:
             return None  # this process was frozen: another one may hold it by now
         async with putting_aside(self._writer, parcel.delivery.id):
-            return await self._attempt(parcel)
+            with self._tracing.delivery(parcel.delivery, await self._find_trace(parcel.delivery.task_id)):
+                return await self._attempt(parcel)
+
+    async def _find_trace(self, task_id: str | None) -> TraceContext | None:
+        """Rather none than no attempt."""
+        if not self._tracing.is_on or task_id is None:
+            return None
+        with suppress(Unavailable):
+            async with self._driver.reading() as session:
+                return await claims.find_trace(session, task_id)
+        return None
 
     async def _attempt(self, parcel: Parcel) -> datetime | None:
         at = self._env.now()
@@ -107,11 +121,21 @@ class DeliveryWork:
             opened = self._open(parcel, at)
         except Unopened as problem:
             return await self._record(parcel, _not_sent(f"not sent: its secrets are {problem}", at))
-        body = self._body(parcel)
-        kind = CONTENT_TYPES[parcel.endpoint.format if parcel.endpoint else "standard"]
+        form: Format = parcel.endpoint.format if parcel.endpoint else "standard"
+        body = render_for(form, parcel.body, self._source, parcel.delivery.task_id)
         signed = sign(opened.secrets, parcel.delivery.event_id, int(at.timestamp()), body)
-        attempted = await self._poster.post(opened.url, {**opened.headers, "Content-Type": kind, **signed}, body)
+        headers = {**opened.headers, "Content-Type": MEDIA_TYPES[form], **signed}
+        attempted = await self._post(opened.url, headers, body)
         return await self._record(parcel, opened.mask(_outcome(attempted, at)))
+
+    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Attempted:
+        span = current_span()
+        span.tell_sent("POST", url)
+        given = {name.lower() for name in headers}
+        joining = {name: value for name, value in span.headers().items() if name not in given}
+        attempted = await self._poster.post(url, {**headers, **joining}, body)
+        span.tell_heard("received" if attempted.received else "failed", attempted.status_code, _error_type(attempted))
+        return attempted
 
     def _open(self, parcel: Parcel, at: datetime) -> _Opened:
         """Raises Unopened. An old secret that can't be read no longer signs."""
@@ -126,11 +150,6 @@ class DeliveryWork:
                 secrets.append(self._vault.open(secret, "secret"))
         headers = self._vault.open_headers(endpoint.headers)
         return _Opened(url=endpoint.url, headers=headers, secrets=tuple(secrets))
-
-    def _body(self, parcel: Parcel) -> bytes:
-        if parcel.endpoint is None or parcel.endpoint.format == "standard":
-            return parcel.body
-        return render_cloudevent(parcel.body, self._source, parcel.delivery.task_id)
 
     async def _record(self, parcel: Parcel, outcome: delivering.Outcome) -> datetime | None:
         """Until it is stored, as long as this process lives; after that the lease runs out and it is sent again."""
@@ -157,7 +176,7 @@ class DeliveryWork:
         delivery = change.deliveries[0]
         result = "received" if outcome.received else "failed"
         self._metrics.attempts.labels(result).inc()
-        self._metrics.attempt_seconds.observe(outcome.duration_ms / 1000)
+        self._metrics.attempt_seconds.observe(outcome.duration_ms / 1000, current_span().find_exemplar())
         log.info(
             "delivery.attempted",
             delivery_id=delivery.id,
@@ -174,6 +193,13 @@ class DeliveryWork:
             self._metrics.endpoint_events.labels(event.type).inc()
             log.warning(event.type, endpoint_id=event.subject_id, event_id=event.id, error=outcome.error)
         return delivery.due_at
+
+
+def _error_type(attempted: Attempted) -> str | None:
+    if attempted.error is None:
+        return None
+    answered = attempted.status_code is not None and not 200 <= attempted.status_code < 300
+    return str(attempted.status_code) if answered else kind_of(attempted.error)
 
 
 def _not_sent(error: str, at: datetime) -> delivering.Outcome:

@@ -18,12 +18,14 @@ from service.core.problems import NotFound, Unavailable
 from service.core.task import Task, Via
 from service.core.tokens import CallbackTokens
 from service.outbound.client import ProviderClient
+from service.outbound.failures import kind_of
 from service.providers.base import Access, Account, HttpReply, HttpRequest
 from service.store import claims
 from service.store.batch import Batch
 from service.store.driver import Driver
 from service.store.writer import Writer
 from service.telemetry import Metrics
+from service.telemetry.tracing import OFF, Tracing, current_span
 from service.worker.faults import again_s, putting_aside
 
 log = structlog.get_logger()
@@ -45,6 +47,7 @@ class TaskWork:
         callback_urls: "CallbackUrls",
         env: Env,
         metrics: Metrics,
+        tracing: Tracing = OFF,
     ) -> None:
         self._access = access
         self._account = account
@@ -54,6 +57,7 @@ class TaskWork:
         self._callback_urls = callback_urls
         self._env = env
         self._metrics = metrics
+        self._tracing = tracing
         self._is_shut = False
 
     async def claim(self, free: int) -> tuple[list[tuple[Task, float]], datetime | None]:
@@ -76,8 +80,10 @@ class TaskWork:
         task, claimed_at = item
         async with putting_aside(self._writer, task.id):
             if task.step == "tracking":
-                return await self._poll(task)
-            return await self._submit(task, claimed_at)
+                with self._tracing.call("poll", task):
+                    return await self._poll(task)
+            with self._tracing.call("submit", task):
+                return await self._submit(task, claimed_at)
 
     async def _submit(self, task: Task, claimed_at: float) -> datetime | None:
         policy, account = self._access.policy, self._account
@@ -108,14 +114,16 @@ class TaskWork:
         return await self._record(task, heard, "poll")
 
     async def _call(self, call: CallKind, request: HttpRequest) -> "_Heard":
-        started = time.monotonic()
+        started, span = time.monotonic(), current_span()
+        span.tell_sent(request.method, request.url)
         reply = self._without_secrets(await self._client.send(request))
         observation = self._read(call, reply)
         duration_s = time.monotonic() - started
         provider, outcome = self._access.provider.id, str(observation.__struct_config__.tag)
         self._metrics.calls.labels(provider, call, outcome).inc()
-        self._metrics.call_seconds.labels(provider, call).observe(duration_s)
+        self._metrics.call_seconds.labels(provider, call).observe(duration_s, span.find_exemplar())
         status = reply.status if isinstance(reply, HttpReply) else None
+        span.tell_heard(outcome, status, _error_type(reply, outcome))
         answered = AccountCall(provider=provider, kind=call, answered=is_answer(observation, status))
         return _Heard(observation=observation, calls=(answered,))
 
@@ -175,6 +183,15 @@ class TaskWork:
             reason=getattr(observation, "reason", None),
         )
         return task.due_at
+
+
+def _error_type(reply: HttpReply | NotSent | Unconfirmed, outcome: str) -> str | None:
+    """Of a call, not of its task: a provider that answers that a task failed has answered."""
+    if not isinstance(reply, HttpReply):
+        return kind_of(reply.reason)
+    if reply.status >= 400:
+        return str(reply.status)
+    return outcome if outcome in ("throttled", "unreadable", "unconfirmed", "not_sent", "not_found") else None
 
 
 class _Heard(msgspec.Struct, frozen=True, kw_only=True):

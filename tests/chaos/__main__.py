@@ -12,7 +12,7 @@ from tests.chaos.rounds import Figures, Plan, Round
 
 
 async def run(options: argparse.Namespace) -> Figures:
-    total = Figures()
+    total, on_replicas = Figures(), options.on == "replicas"
     dice = random.Random(options.seed)
     for number in range(1, options.rounds + 1):
         plan = Plan(
@@ -20,8 +20,9 @@ async def run(options: argparse.Namespace) -> Figures:
             tasks=options.tasks,
             kills=options.kills,
             fault_share=options.faults,
-            disk=options.disk and number % 2 == 0,
-            clock=options.clock and number % 3 == 0,
+            disk=options.disk and number % 2 == 0 and not on_replicas,
+            clock=options.clock and number % 3 == 0 and not on_replicas,
+            on_replicas=on_replicas,
             waits_for_deliveries=True,
         )
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
@@ -35,6 +36,9 @@ async def run(options: argparse.Namespace) -> Figures:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument(
+        "--on", choices=["one", "replicas"], default="one", help="one process on SQLite, or four on PostgreSQL"
+    )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--tasks", type=int, default=400, help="in each round")

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import signal
+import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ import httpx
 from tests.chaos.faults import Clock, break_now_and_then, full_disk, small_disk
 from tests.flows.conftest import World
 from tests.support.api import FINAL, new_prompt
+from tests.support.postgres import shared_server
 from tests.support.receiver import status
 from tests.support.service import Service
 from tests.support.wait import until
@@ -40,6 +43,8 @@ class Plan:
     disk: bool = False
     clock: bool = False
     waits_for_deliveries: bool = False
+    on_replicas: bool = False
+    """Two webs and two workers on PostgreSQL; any of them is killed, and at times the database."""
 
 
 @dataclass
@@ -48,8 +53,10 @@ class Figures:
 
     rounds: int = 0
     kills: int = 0
+    database_kills: int = 0
     tasks: int = 0
     unconfirmed: int = 0
+    heal_s: list[float] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
     doubles: list[str] = field(default_factory=list)
     wrong_events: list[str] = field(default_factory=list)
@@ -65,7 +72,8 @@ class Figures:
 
     def __str__(self) -> str:
         return (
-            f"rounds {self.rounds}, kills {self.kills}, tasks {self.tasks}, losses {len(self.losses)}, "
+            f"rounds {self.rounds}, kills {self.kills}, of the database {self.database_kills}, tasks {self.tasks}, "
+            f"healed within {max(self.heal_s, default=0.0):.1f} s, losses {len(self.losses)}, "
             f"doubles {len(self.doubles)}, wrong events {len(self.wrong_events)}, "
             f"wrong deliveries {len(self.wrong_deliveries)}, submits that a kill left unconfirmed {self.unconfirmed}"
         )
@@ -98,7 +106,9 @@ class Round:
             self._clock = Clock(self._folder) if self.plan.clock and Clock.is_possible() else None
             address = {"TASKHOOK_DATABASE_URL": f"sqlite:///{disk / 'taskhook.db'}"} if has_disk else {}
             clock = self._clock.build() if self._clock else {}
-            self._service = await world.start({"TASKHOOK_CALLBACK_GRACE_S": "2", **address, **clock})
+            env = {"TASKHOOK_CALLBACK_GRACE_S": "2", **address, **clock}
+            self._service: Any = world.replicas(env) if self.plan.on_replicas else world.service(env)
+            await self._service.start()
             await self._subscribe()
             self._script()
             loading = asyncio.create_task(self._load())
@@ -172,7 +182,24 @@ class Round:
                 self._clock.set(self._dice.choice([-3600, 0, 3600]))
                 await asyncio.sleep(self._dice.uniform(0.2, 2.5))
             self.figures.kills += 1
-            await self._service.restart()
+            await (self._kill_one() if self.plan.on_replicas else self._service.restart())
+
+    async def _kill_one(self) -> None:
+        """A replica, or one time in five the database; what is left has to go on, and all of it to heal by itself."""
+        one = self._dice.choice([*self._service.all, None])
+        if one is None:
+            self.figures.database_kills += 1
+            server = shared_server()
+            await asyncio.to_thread(server.stop, self._dice.choice([signal.SIGINT, signal.SIGQUIT]))
+            await asyncio.sleep(self._dice.uniform(0.0, 3.0))
+            await asyncio.to_thread(server.start)
+        else:
+            await one.kill()
+            await asyncio.sleep(self._dice.uniform(0.0, 1.0))
+            await one.launch()
+        begun = time.monotonic()
+        await self._service.ready(60)
+        self.figures.heal_s.append(time.monotonic() - begun)
 
     async def _account(self) -> None:
         service, figures = self._service, self.figures

@@ -29,6 +29,15 @@ async def test_kills_at_random_moments_under_load_lose_nothing_and_double_nothin
     assert (figures.tasks, figures.kills) == (100, 3)
 
 
+async def test_replicas_killed_at_random_moments_under_load_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    plan = Plan(seed=random.randrange(1 << 32), tasks=60, kills=3, on_replicas=True)
+    print(plan)
+    figures = await Round(plan, tmp_path).run()
+    print(figures)
+    assert figures.faults == [], plan
+    assert (figures.tasks, figures.kills) == (60, 3)
+
+
 async def test_the_window_in_which_a_kill_leaves_a_submit_unknown_is_short(world: World) -> None:
     """From the commit that says it is being sent to the commit of its outcome; the provider here answers at once."""
     service = await world.start()

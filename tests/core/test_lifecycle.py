@@ -331,3 +331,25 @@ def test_a_task_that_may_have_arrived_once_ends_unconfirmed_though_it_was_to_be_
     env.pass_time(900)
     ended = lifecycle.begin(task, env, CALLS_BACK).tasks[0]
     assert ended.error is not None and ended.error.code == "submit_unconfirmed"
+
+
+def test_a_caller_who_wants_to_know_has_the_task_polled_at_once(env: FakeEnv) -> None:
+    task = running(env)
+    assert task.due_at is not None and task.due_at > env.now()
+    change = lifecycle.look_now(task, env, CALLS_BACK)
+    asked = change.tasks[0]
+    assert (asked.due_at, asked.wait_s, asked.status) == (env.now(), task.wait_s, "running")
+    assert [entry.type for entry in change.timeline] == ["poll.requested"]
+    assert change.events == ()
+
+
+def test_what_has_no_poll_is_not_polled_on_request_either(env: FakeEnv) -> None:
+    final = lifecycle.cancel(running(env), env).tasks[0]
+    for task, policy, reason in (
+        (final, CALLS_BACK, "is canceled"),
+        (running(env, BLOCKING), BLOCKING, "can't be polled"),
+        (make_task(env), CALLS_BACK, "not accepted the task yet"),
+        (sent(env), CALLS_BACK, "not accepted the task yet"),
+    ):
+        with pytest.raises(Conflict, match=reason):
+            lifecycle.look_now(task, env, policy)

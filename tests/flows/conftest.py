@@ -1,14 +1,20 @@
-"""The real parts of a flow: one set for each module, since a process start costs a second."""
+"""The real parts of a flow: one set for each module, since a process start costs a second.
+
+With FLOWS_ON=replicas each service is two webs and two workers on one PostgreSQL instead of one process on SQLite.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 
+from tests.support.postgres import Server, shared_server
+from tests.support.proxy import Proxy
 from tests.support.receiver import Receiver
+from tests.support.replicas import ON_REPLICAS, Replicas, new_database
 from tests.support.service import Service
 from tests.support.upstream import FAKES, FakeAcedata, FakeFluxapiAi, FakeFluxapiOrg, FakeFluxContext, FakeProvider
 
@@ -19,7 +25,7 @@ class World:
     def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
         self.fakes: dict[str, FakeProvider] = {fake.provider: fake() for fake in FAKES}
         self.receiver = Receiver()
-        self.services: list[Service] = []
+        self.services: list[Any] = []
         self._directory = directory
         self._stack = stack
 
@@ -51,7 +57,30 @@ class World:
         """A service that is not started yet, on a database of its own or on the one of `beside`."""
         directory = beside.directory if beside else self._directory / f"service-{len(self.services)}"
         directory.mkdir(exist_ok=True)
+        if beside:
+            env = {"TASKHOOK_DATABASE_URL": beside.env["TASKHOOK_DATABASE_URL"], **(env or {})}
+        if ON_REPLICAS and beside is None and not rest:
+            return cast(Service, self.replicas(env, directory=directory))
         made = Service(directory, self.fakes.values(), env, **rest)
+        self._stack.push_async_callback(made.close)
+        self.services.append(made)
+        return made
+
+    def replicas(
+        self,
+        env: dict[str, str] | None = None,
+        *,
+        server: Server | None = None,
+        through: Proxy | None = None,
+        lease_s: float | None = None,
+        directory: Path | None = None,
+    ) -> Replicas:
+        """Two webs and two workers that are not started yet; `through` stands between them and their database."""
+        url, create = new_database(server or shared_server(), through)
+        if directory is None:
+            directory = self._directory / f"replicas-{len(self.services)}"
+            directory.mkdir()
+        made = Replicas(directory, url, self.fakes.values(), env, lease_s=lease_s, before_launch=create)
         self._stack.push_async_callback(made.close)
         self.services.append(made)
         return made

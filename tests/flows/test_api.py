@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.flows.conftest import World
 from tests.support.api import FINAL, new_prompt, ok, problem
 from tests.support.service import Service
+from tests.support.tables import statement, tables
 from tests.support.upstream import Plan, hang
 from tests.support.wait import until
 
@@ -258,7 +258,7 @@ async def test_erasing_leaves_ids_states_and_times_and_no_word_of_the_rest(world
     task = await service.api.finished(task["id"])
     await until(lambda: subscriber.received)
     picture = world.fluxapi_ai.image_url(plan.job)
-    assert any(picture in row for row in stored(service))
+    assert any(picture in row for row in await stored(service))
     assert (await service.client.delete(f"/v1/tasks/{task['id']}")).status_code in (200, 204)
     left = await service.api.task(task["id"])
     for name in ("id", "status", "provider", "model", "provider_task_id", "created_at", "finished_at"):
@@ -267,21 +267,13 @@ async def test_erasing_leaves_ids_states_and_times_and_no_word_of_the_rest(world
     seen += str(await service.api.deliveries(task_id=task["id"]))
     assert prompt not in seen
     assert picture not in seen
-    assert [row for row in stored(service) if prompt in row or picture in row] == []
+    assert [row for row in await stored(service) if prompt in row or picture in row] == []
 
 
-def stored(service: Service) -> list[str]:
+async def stored(service: Service) -> list[str]:
     """Every row of the database, as text."""
-    with sqlite3.connect(f"file:{service.directory / 'taskhook.db'}?mode=ro", uri=True) as database:
-        database.text_factory = lambda raw: raw.decode(errors="replace")
-        names = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
-        rows = [
-            str([value.decode(errors="replace") if isinstance(value, bytes) else value for value in row])
-            for name in names
-            for row in database.execute(f'select * from "{name}"')
-        ]
-    database.close()
-    return rows
+    rows = [row for name in await tables(service) for row in await statement(service, f'select * from "{name}"')]
+    return [str([v.decode(errors="replace") if isinstance(v, bytes) else v for v in row]) for row in rows]
 
 
 async def test_a_task_that_is_not_final_is_not_erased(world: World, service: Service) -> None:

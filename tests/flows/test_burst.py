@@ -2,13 +2,11 @@
 
 import asyncio
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from tests.flows.conftest import World
 from tests.support.api import FINAL, new_prompt
-from tests.support.service import Service
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("burst")]
@@ -17,12 +15,10 @@ MODELS = ["flux-context/flux-kontext-pro", "fluxapi-ai/flux-kontext-pro", "aceda
 SETTINGS = ["FLUX_CONTEXT", "FLUXAPI_AI", "ACEDATA", "FLUXAPI_ORG"]
 
 
-async def test_a_thousand_tasks_at_once_end_in_the_sandbox_and_their_events_arrive(
-    world: World, tmp_path: Path
-) -> None:
+async def test_a_thousand_tasks_at_once_end_in_the_sandbox_and_their_events_arrive(world: World) -> None:
     limits = {f"TASKHOOK_{name}_SUBMITS_PER_S": "500" for name in SETTINGS}
     limits |= {f"TASKHOOK_{name}_MAX_IN_FLIGHT": "1000" for name in SETTINGS}
-    service = Service(tmp_path, env={"TASKHOOK_SANDBOX": "true", "TASKHOOK_CALLBACK_GRACE_S": "5", **limits})
+    service = world.service({"TASKHOOK_SANDBOX": "true", "TASKHOOK_CALLBACK_GRACE_S": "5", **limits})
     try:
         await service.start()
         subscriber = world.receiver.subscriber("thousand")

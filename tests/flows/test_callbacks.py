@@ -38,10 +38,11 @@ async def running(service: Service, fake: FakeProvider, **script: Any) -> tuple[
 
 async def refused(service: Service) -> float:
     """How many callbacks were refused so far, by the metrics."""
-    text = (await service.client.get("/metrics")).text
+    texts = await service.metrics()
     words = ("refused", "forged", "forbidden", "token", "403")
     return sum(
         sample.value
+        for text in texts
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if "callback" in sample.name

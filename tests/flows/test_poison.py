@@ -1,7 +1,5 @@
 """A row that work fails on, in a running service: put aside, shown, and taken up again; all others go on."""
 
-import sqlite3
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -9,22 +7,12 @@ import pytest
 from tests.flows.conftest import World
 from tests.support.api import new_prompt, ok
 from tests.support.service import Service
+from tests.support.tables import statement
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("poison")]
 
 MODEL = "fluxapi-ai/flux-kontext-pro"
-
-
-def write(service: Service, sql: str, *params: Any) -> None:
-    with closing(sqlite3.connect(service.directory / "taskhook.db", timeout=20)) as database:
-        database.execute(sql, params)
-        database.commit()
-
-
-def read(service: Service, sql: str, *params: Any) -> Any:
-    with closing(sqlite3.connect(service.directory / "taskhook.db", timeout=20)) as database:
-        return database.execute(sql, params).fetchone()[0]
 
 
 async def faults(service: Service) -> dict[str, dict[str, Any]]:
@@ -39,12 +27,12 @@ async def test_broken_rows_are_parked_shown_and_retried_while_others_are_worked_
     broken = await service.api.endpoint(world.receiver.subscriber("broken").url)
     await service.api.endpoint(subscriber.url)
     await service.kill()
-    endpoint_doc = read(service, "select doc from endpoints where id = ?", broken["id"])
-    write(service, "update endpoints set doc = '{' where id = ?", broken["id"])
+    endpoint_doc = (await statement(service, "select doc from endpoints where id = ?", broken["id"]))[0][0]
+    await statement(service, "update endpoints set doc = '{' where id = ?", broken["id"])
     await service.restart()
     stopped = await _queued(service, world)
-    task_doc = read(service, "select doc from tasks where id = ?", stopped)
-    write(service, "update tasks set doc = 'no document', due_ms = 0 where id = ?", stopped)
+    task_doc = (await statement(service, "select doc from tasks where id = ?", stopped))[0][0]
+    await statement(service, "update tasks set doc = 'no document', due_ms = 0 where id = ?", stopped)
     await fake.server.listen()
     good = [(await service.api.submit(MODEL, new_prompt()))["id"] for _ in range(5)]
     for task_id in good:
@@ -58,10 +46,10 @@ async def test_broken_rows_are_parked_shown_and_retried_while_others_are_worked_
     await until(parked, 40, "both parked")
     ready = await service.client.get("/readyz")
     assert ready.status_code == 200 and "Parked" in ready.json()["checks"]["faults"]["note"]
-    assert "taskhook_parked 2.0" in (await service.client.get("/metrics")).text
-    assert service.log().count("fault.noted") <= 8
-    write(service, "update tasks set doc = ? where id = ?", task_doc, stopped)
-    write(service, "update endpoints set doc = ? where id = ?", endpoint_doc, broken["id"])
+    assert "taskhook_parked_rows 2.0" in (await service.client.get("/metrics")).text
+    assert max(log.count("fault.noted") for log in service.logs()) <= 8
+    await statement(service, "update tasks set doc = ? where id = ?", task_doc, stopped)
+    await statement(service, "update endpoints set doc = ? where id = ?", endpoint_doc, broken["id"])
     for row_id in (stopped, broken["id"]):
         assert (await service.client.post(f"/v1/faults/{row_id}/retry")).status_code == 202
     assert (await service.api.finished(stopped))["status"] == "succeeded"

@@ -17,11 +17,16 @@ import pytest_asyncio
 
 from tests.flows.conftest import World
 from tests.support.api import FINAL, new_prompt
+from tests.support.replicas import of_one_process
 from tests.support.service import ROOT, Service
 from tests.support.upstream import Plan
 from tests.support.wait import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("store fails")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("store fails"),
+    of_one_process("about the file of SQLite; tests/replicas has PostgreSQL failing"),
+]
 
 MODEL = "fluxapi-ai/flux-kontext-pro"
 LOGS_MAX = 80

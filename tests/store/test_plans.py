@@ -1,5 +1,6 @@
 """Every statement that looks for work or fills a listing finds its rows through an index, whatever else is stored."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from service.core import lifecycle
 from service.core.change import Change
 from service.providers.base import Limits
-from service.store import claims, upkeep
+from service.store import claims, pulse, upkeep
+from service.store import reads as reads_module
 from service.store.batch import Batch, Keys
 from service.store.driver import Row, Session
 from service.store.reads import Reads, TaskFilter
@@ -142,6 +144,7 @@ async def test_listings_use_an_index(full: Store) -> None:
     await reads.events_after(0, 10, task_id=delivery.task_id)
     await reads.position_of(delivery.event_id)
     await reads.oldest_due_ms()
+    await reads.count_due(full.env.now())
     async with full.driver.reading() as session:
         assert_indexed(reads.statements, await explain(session, reads.statements, full))
 
@@ -156,3 +159,35 @@ async def test_retention_uses_an_index(full: Store) -> None:
         return recorder.statements, await explain(batch.session, recorder.statements, full)
 
     assert_indexed(*await full.writer.run(work))
+
+
+async def test_figures_of_the_whole_use_an_index_and_are_bounded(full: Store) -> None:
+    now, soon = full.env.now(), full.env.now() + timedelta(minutes=1)
+    since = now - timedelta(hours=1)
+    async with full.driver.reading() as session:
+        waiting = await pulse.count_waiting(session)
+        assert (waiting.queued, waiting.running, waiting.deliveries["pending"]) == (5, 1, 5)
+        assert waiting.oldest_at == now
+        endings = await pulse.count_endings(session, "fluxapi-ai", since, soon)
+        assert [(status, count) for _, status, count in endings] == [("canceled", FINAL + 5)]
+        assert (await pulse.count_deliveries(session, since))["succeeded"] == FINAL
+        recorder: Any = Recorder(session)
+        await pulse.count_waiting(recorder)
+        assert await pulse.count_endings(recorder, "fluxapi-ai", soon, soon + timedelta(hours=1)) == []
+        assert await pulse.times_to_result(recorder, "fluxapi-ai", since, 10) == []
+        assert await pulse.count_deliveries(recorder, soon) == {}
+        plans = await explain(session, recorder.statements, full)
+    assert_indexed(recorder.statements, plans)
+    assert "tasks_by_end" in "\n".join(plans)
+
+
+async def test_a_search_in_prompts_looks_at_so_many_tasks_and_no_more(
+    full: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads_module, "SEARCH_MAX", 50)
+    for wanted in (TaskFilter(), TaskFilter(status="canceled"), TaskFilter(metadata={"n": "7"})):
+        found = await full.reads.search_tasks(wanted, ("LIGHTHOUSE", "dusk"), 10, None)
+        assert found.items
+    nothing = await full.reads.search_tasks(TaskFilter(), ("zeppelin",), 10, None)
+    assert (nothing.items, nothing.looked) == ([], 50)
+    assert nothing.last == (await full.reads.list_tasks(TaskFilter(), 50, None)).last

@@ -156,6 +156,8 @@ class Stream:
             async for line in self._lines:
                 if not line and "data" in fields:
                     return StreamedEvent(fields.get("id", ""), fields.get("event", ""), json.loads(fields["data"]))
+                if not line:
+                    fields = {}  # the first frame has no event: it says where the stream begins
                 name, _, value = line.partition(":")
                 if name:
                     fields[name] = fields.get(name, "") + value.removeprefix(" ")

@@ -21,6 +21,7 @@ import pytest
 
 from service.store.migrate import migrate
 from service.store.postgres import PostgresDriver
+from tests.support.wait import until
 
 MISSING = "no PostgreSQL here: scripts/ensure-postgres installs it"
 READY_S = 30.0
@@ -53,7 +54,7 @@ class Server:
     """One server of this test process. It syncs to disk, as a user's does, and sorts text as people do."""
 
     def __init__(self, binaries: Path) -> None:
-        self._binaries = binaries
+        self.binaries = binaries
         self._owner = _owner()
         self._folder = Path(tempfile.mkdtemp(prefix="taskhook-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,6 +75,7 @@ class Server:
             "fsync": "on",
             "deadlock_timeout": "100ms",
             "recovery_init_sync_method": "syncfs",
+            "max_connections": "300",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._process = self._run("postgres", "-D", "data", *options)
@@ -102,7 +104,7 @@ class Server:
         ids = {"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": []} if self._owner else {}
         with (self._folder / "log").open("ab") as output:
             return subprocess.Popen(
-                [self._binaries / program, *arguments],
+                [self.binaries / program, *arguments],
                 cwd=self._folder,
                 stdout=output,
                 stderr=output,
@@ -120,6 +122,34 @@ class Server:
 
     def _log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")[-2000:]
+
+
+class Standby(Server):
+    """A copy that follows a primary; `promote` makes it a primary of its own."""
+
+    def __init__(self, primary: Server) -> None:
+        self._primary = primary
+        super().__init__(primary.binaries)
+
+    def _initialize(self) -> None:
+        named = f"host=127.0.0.1 port={self._primary.port} user=postgres application_name=standby"
+        process = self._run("pg_basebackup", "-D", "data", "-d", named, "-R", "-c", "fast", "--no-sync")
+        assert process.wait() == 0, self._log()
+
+    async def promote(self) -> None:
+        await command(self, "select pg_promote()")
+
+
+async def make_synchronous(primary: Server) -> None:
+    """From now on no commit of the primary is answered before its standby has it on disk."""
+    await command(primary, "alter system set synchronous_standby_names = 'standby'")
+    await command(primary, "select pg_reload_conf()")
+    connection = await asyncpg.connect(primary.url())
+    try:
+        sql = "select count(*) from pg_stat_replication where sync_state = 'sync'"
+        await until(lambda: connection.fetchval(sql), READY_S, "the standby followed")
+    finally:
+        await connection.close()
 
 
 def free_port() -> int:

@@ -49,9 +49,11 @@ class Service:
         fakes: Iterable[FakeProvider] = (),
         env: dict[str, str] | None = None,
         command: str = "serve",
+        module: str = "service",
     ) -> None:
         self.directory = directory
         self.command = command
+        self.module = module
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = directory / f"{command}-{self.port}.log"
@@ -74,6 +76,7 @@ class Service:
             self.env |= fake.environment
         self.env |= env or {}
         self.process: asyncio.subprocess.Process | None = None
+        self._said_before = 0
         self.client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {API_KEY}"},
@@ -90,9 +93,10 @@ class Service:
 
     async def launch(self) -> None:
         """Starts the process and does not wait for it."""
-        await self.launch_by(sys.executable, "-m", "service", self.command)
+        await self.launch_by(sys.executable, "-m", self.module, self.command)
 
     async def launch_by(self, *command: str) -> None:
+        self._said_before = self.log().count("worker.started")
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -104,7 +108,7 @@ class Service:
                 stderr=log,
             )
 
-    async def ready(self, timeout: float = 30.0) -> None:
+    async def ready(self, timeout: float = 60.0) -> None:
         """Waits until /readyz says yes; a worker has no port, its log tells."""
 
         async def up() -> bool:
@@ -112,7 +116,7 @@ class Service:
             if self.process.returncode is not None:
                 raise AssertionError(f"the service ended with {self.process.returncode}:\n{self.log(tail=40)}")
             if self.command == "worker":
-                return "worker.started" in self.log()
+                return self.log().count("worker.started") > self._said_before
             try:
                 return (await self.client.get("/readyz", timeout=2)).status_code == 200
             except httpx.TransportError:
@@ -128,6 +132,15 @@ class Service:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it runs no further, and keeps all that it has open."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     async def terminate(self, timeout: float = 30.0) -> Stopped:
         """SIGTERM, and how it ended."""
@@ -151,6 +164,14 @@ class Service:
     async def close(self) -> None:
         await self.client.aclose()
         await self.kill()
+
+    async def metrics(self) -> list[str]:
+        """One text for each process that serves it."""
+        return [(await self.client.get("/metrics")).text]
+
+    def logs(self) -> list[str]:
+        """One for each process."""
+        return [self.log()]
 
     def log(self, tail: int | None = None) -> str:
         if not self.log_path.exists():

@@ -68,6 +68,7 @@ class CallbackAnswer:
     status: int
     body: bytes
     at: float
+    retry_after: str | None = None
 
 
 @dataclass
@@ -133,7 +134,7 @@ class FakeProvider:
 
     async def start(self) -> Self:
         await self.server.listen()
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
         self._client = httpx.AsyncClient(timeout=20, trust_env=False, limits=limits)
         return self
 
@@ -221,7 +222,8 @@ class FakeProvider:
             reply = await self._client.post(
                 target, content=sent, headers={"Content-Type": "application/json", "User-Agent": "provider/1", **signed}
             )
-            got = CallbackAnswer(reply.status_code, reply.content, time.monotonic())
+            wait = reply.headers.get("retry-after")
+            got = CallbackAnswer(reply.status_code, reply.content, time.monotonic(), wait)
         except httpx.TransportError as error:
             got = CallbackAnswer(0, repr(error).encode(), time.monotonic())
         job.plan.callback_answers.append(got)

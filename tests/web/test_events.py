@@ -11,6 +11,7 @@ from service.core.change import Change
 from service.core.event import Event, render_cloudevent
 from service.store.batch import Keys
 from service.store.bus import EVENTS
+from service.store.reads import NO_EVENT
 from service.web import stream, tail
 from tests.support.api import Stream
 from tests.support.factory import refusal
@@ -82,6 +83,18 @@ async def test_an_event_is_told_as_it_happens(site: Site) -> None:
     (stored,) = await site.reads.events_after(1, 1)
     assert (event.id, event.type, event.data["data"]["id"]) == (stored.id, "task.succeeded", task["id"])
     assert event.data == json.loads(stored.body)
+
+
+@pytest.mark.parametrize("before", [0, 2])
+async def test_a_stream_that_was_cut_before_its_first_event_resumes_where_it_began(site: Site, before: int) -> None:
+    async with site.serve() as client:
+        for _ in range(before):
+            await site.succeed(client)
+        async with client.stream("GET", "/v1/events/stream") as reply:
+            began = (await anext(reply.aiter_lines())).removeprefix("id: ")
+        await site.succeed(client)
+        async with Followed(client, began) as events:
+            assert (await events.next()).data["sequence"] == before + 1
 
 
 @pytest.mark.parametrize("by_query", [True, False])
@@ -192,8 +205,8 @@ async def test_a_quiet_stream_says_that_it_is_still_here(site: Site, monkeypatch
     monkeypatch.setattr(stream, "QUIET_S", 0.05)
     async with site.serve() as client, client.stream("GET", "/v1/events/stream") as reply:
         lines = reply.aiter_lines()
-        seen = [await anext(lines) for _ in range(6)]
-    assert seen == ["retry: 2000", "", ": still here", "", ": still here", ""]
+        seen = [await anext(lines) for _ in range(7)]
+    assert seen == [f"id: {NO_EVENT}", "retry: 2000", "", ": still here", "", ": still here", ""]
 
 
 async def test_a_bell_that_was_not_heard_is_made_up_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +238,7 @@ async def test_streams_end_when_the_service_stops(site: Site) -> None:
     async with site.serve() as client, client.stream("GET", "/v1/events/stream") as reply:
         site.stopping.set()
         async with asyncio.timeout(3):
-            assert [chunk async for chunk in reply.aiter_bytes()] == [b"retry: 2000\n\n"]
+            assert [chunk async for chunk in reply.aiter_bytes()] == [f"id: {NO_EVENT}\nretry: 2000\n\n".encode()]
 
 
 async def test_more_clients_than_allowed_are_asked_to_come_again(site: Site) -> None:

@@ -70,6 +70,39 @@ async def test_work_that_nobody_takes_makes_it_not_ready(site: Site, client: htt
     assert "90 s" in reply.json()["checks"]["worker"]["note"]
 
 
+async def test_work_that_nobody_takes_need_not_take_the_web_away(site: Site, client: httpx.AsyncClient) -> None:
+    await site.create(client)
+    site.env.pass_time(90)
+    reply = await client.get("/readyz?exclude=worker")
+    assert (reply.status_code, reply.json()["checks"]["worker"]["ok"]) == (200, False)
+    site.stopping.set()
+    assert (await client.get("/readyz?exclude=worker")).status_code == 503
+    assert (await client.get("/readyz?exclude=database")).status_code == 422
+
+
+async def test_metrics_tell_that_the_database_is_away(
+    site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> Any:
+        raise Unavailable("The database can't be used right now.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(site.writer, "check", away)
+        assert "taskhook_database_up 0.0" in (await client.get("/metrics")).text
+    assert "taskhook_database_up 1.0" in (await client.get("/metrics")).text
+
+
+async def test_metrics_count_what_is_due_by_its_kind(site: Site, client: httpx.AsyncClient) -> None:
+    await client.post("/v1/endpoints", json={"url": "http://127.0.0.1:9999/"})
+    await site.create(client)
+    await site.run(client)
+    await site.succeed(client)
+    site.env.pass_time(10)
+    text = (await client.get("/metrics")).text
+    found = dict(re.findall(r'taskhook_due\{kind="(\w+)"\} ([\d.]+)', text))
+    assert found == {"submit": "1.0", "poll": "0.0", "delivery": "1.0"}
+
+
 async def test_metrics_count_what_is_open(site: Site, client: httpx.AsyncClient) -> None:
     await client.post("/v1/endpoints", json={"url": "http://127.0.0.1:9999/"})
     await site.create(client)
@@ -87,7 +120,7 @@ async def test_metrics_count_what_is_open(site: Site, client: httpx.AsyncClient)
     assert samples["taskhook_tasks_open", "running"] == 1
     assert samples["taskhook_deliveries_open", "pending"] == 1
     assert samples["taskhook_deliveries_open", "held"] == 0
-    assert samples["taskhook_oldest_due_seconds",] == 10
+    assert samples["taskhook_oldest_due_age_seconds",] == 10
     await site.create(client)
     assert 'taskhook_tasks_open{status="queued"} 1.0' in (await client.get("/metrics")).text, "counted again too soon"
 

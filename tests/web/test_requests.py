@@ -230,7 +230,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_nobodys_error(
             if b'status="499"' in generate_latest(site.metrics.registry):
                 break
             await asyncio.sleep(0.01)
-        assert b'route="/v1/tasks",status="499"' in generate_latest(site.metrics.registry)
+        assert b'method="POST",route="/v1/tasks",status="499"' in generate_latest(site.metrics.registry)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -387,9 +387,9 @@ async def test_metrics_name_the_route_and_never_the_path(site: Site, client: htt
     await client.get(f"/v1/tasks/{task['id']}")
     await client.get("/some/where")
     text = generate_latest(site.metrics.registry).decode()
-    assert 'taskhook_http_requests_total{route="/v1/tasks/{id}",status="200"} 1.0' in text
-    assert 'taskhook_http_requests_total{route="unmatched",status="404"} 1.0' in text
-    assert 'taskhook_http_request_seconds_count{route="/v1/tasks"} 1.0' in text
+    assert 'taskhook_http_requests_total{method="GET",route="/v1/tasks/{id}",status="200"} 1.0' in text
+    assert 'taskhook_http_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
+    assert 'taskhook_http_request_duration_seconds_count{method="POST",route="/v1/tasks"} 1.0' in text
     assert task["id"] not in text
 
 

@@ -306,3 +306,27 @@ async def test_a_final_task_is_erased_and_its_ids_and_states_stay(site: Site, cl
 async def test_a_running_task_is_not_erased(site: Site, client: httpx.AsyncClient) -> None:
     task = await site.run(client)
     errors(await client.delete(f"/v1/tasks/{task['id']}"), 409)
+
+
+async def test_a_poll_on_request_is_due_at_once_and_in_the_timeline(site: Site, client: httpx.AsyncClient) -> None:
+    task = await site.run(client)
+    reply = await client.post(f"/v1/tasks/{task['id']}/poll")
+    assert (reply.status_code, reply.json()["status"]) == (202, "running")
+    assert (await site.reads.get_task(task["id"])).due_at == site.env.now()
+    timeline = (await client.get(f"/v1/tasks/{task['id']}/timeline")).json()["data"]
+    assert [entry["type"] for entry in timeline][-1] == "poll.requested"
+
+
+async def test_a_poll_on_request_is_refused_where_there_is_nothing_to_poll(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    waiting = await site.create(client)
+    final = await site.succeed(client)
+    for task in (waiting, final):
+        assert (await client.post(f"/v1/tasks/{task['id']}/poll")).status_code == 409
+    async with site.client(
+        providers={**site.context.providers, "fluxapi-ai": make_access("fluxapi-ai", account=None)}
+    ) as rest:
+        reply = await rest.post(f"/v1/tasks/{waiting['id']}/poll")
+        assert reply.status_code == 409
+        assert "not configured any more" in reply.json()["detail"]

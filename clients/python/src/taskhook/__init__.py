@@ -1,0 +1,80 @@
+"""A typed Python client for Taskhook: `Taskhook`, `AsyncTaskhook`, and `webhooks.verify` for receivers."""
+
+from taskhook import webhooks
+from taskhook._arguments import OMIT
+from taskhook._client import AsyncTaskhook, Taskhook
+from taskhook._pages import AsyncPage, Page
+from taskhook._streams import AsyncEventStream, EventStream
+from taskhook._version import __version__
+from taskhook.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    FieldError,
+    InternalServerError,
+    MissingHeaderError,
+    NotFoundError,
+    PayloadError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServiceUnavailableError,
+    SignatureError,
+    TaskFailedError,
+    TaskhookError,
+    TimestampError,
+    UnprocessableError,
+    WaitTimeoutError,
+    WebhookVerificationError,
+)
+from taskhook.events import EndpointEvent, Event, OtherEvent, TaskEvent
+from taskhook.models import Delivery, Endpoint, Image, Key, Provider, Result, Task, TaskError
+
+__all__ = [
+    "OMIT",
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncEventStream",
+    "AsyncPage",
+    "AsyncTaskhook",
+    "AuthenticationError",
+    "BadRequestError",
+    "ConflictError",
+    "Delivery",
+    "Endpoint",
+    "EndpointEvent",
+    "Event",
+    "EventStream",
+    "FieldError",
+    "Image",
+    "InternalServerError",
+    "Key",
+    "MissingHeaderError",
+    "NotFoundError",
+    "OtherEvent",
+    "Page",
+    "PayloadError",
+    "PermissionDeniedError",
+    "Provider",
+    "RateLimitError",
+    "Result",
+    "ServiceUnavailableError",
+    "SignatureError",
+    "Task",
+    "TaskError",
+    "TaskEvent",
+    "TaskFailedError",
+    "Taskhook",
+    "TaskhookError",
+    "TimestampError",
+    "UnprocessableError",
+    "WaitTimeoutError",
+    "WebhookVerificationError",
+    "__version__",
+    "webhooks",
+]

@@ -1,0 +1,3 @@
+"""The version of this client, read by the build and told to the service."""
+
+__version__ = "0.1.0"

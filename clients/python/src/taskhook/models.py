@@ -1,0 +1,347 @@
+"""What the service answers, as typed values; `to_dict()` has what a newer service added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from taskhook._decode import Model
+from taskhook.errors import TaskFailedError
+
+TaskStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]
+FINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
+Via = Literal["callback", "poll", "submit", "deadline", "cancel"]
+OnUnconfirmed = Literal["wait", "resubmit"]
+ErrorCode = Literal[
+    "invalid_request",
+    "content_policy",
+    "authentication",
+    "insufficient_credits",
+    "rate_limited",
+    "provider_error",
+    "provider_unavailable",
+    "submit_unconfirmed",
+    "timeout",
+    "expired_result",
+]
+EventType = Literal[
+    "task.succeeded",
+    "task.failed",
+    "task.canceled",
+    "task.running",
+    "task.late_result",
+    "endpoint.failing",
+    "endpoint.recovered",
+    "endpoint.disabled",
+    "taskhook.ping",
+]
+EventPattern = Literal[
+    "task.*",
+    "task.succeeded",
+    "task.failed",
+    "task.canceled",
+    "task.running",
+    "task.late_result",
+    "endpoint.*",
+    "endpoint.failing",
+    "endpoint.recovered",
+    "endpoint.disabled",
+]
+Format = Literal["standard", "cloudevents"]
+DeliveryStatus = Literal["pending", "sending", "succeeded", "failed", "held", "parked"]
+Scope = Literal["tasks:write", "tasks:read", "endpoints", "admin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInput(Model):
+    """What to make. Once the task is erased, nothing of it is left."""
+
+    prompt: str = ""
+    aspect_ratio: str | None = None
+    size: str | None = None
+    n: int = 1
+    image_url: str | None = None
+    output_format: str | None = None
+    translate: bool | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image(Model):
+    """One picture at the provider: fetch it before `expires_at`."""
+
+    url: str
+    expires_at: datetime | None = None
+    content_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+    original_url: str | None = None
+    original_expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Model):
+    """What came out; `cost` is in the provider's own credits, `raw` its final payload."""
+
+    images: list[Image]
+    cost: float | None = None
+    raw: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskError(Model):
+    """Why a task failed; `retryable` is whether the same request may succeed later."""
+
+    code: ErrorCode
+    message: str
+    provider_code: str | None = None
+    retryable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking(Model):
+    """What ended the task (None before), and how often it was polled and called back."""
+
+    via: Via | None
+    polls: int
+    callbacks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Model):
+    """One job for one provider. `late_result` is what came after it had ended otherwise."""
+
+    id: str
+    object: Literal["task"] = "task"
+    status: TaskStatus
+    provider: str
+    model: str
+    provider_task_id: str | None
+    input: TaskInput
+    metadata: dict[str, str]
+    result: Result | None
+    error: TaskError | None
+    late_result: Result | None = None
+    tracking: Tracking
+    created_at: datetime
+    submitted_at: datetime | None
+    finished_at: datetime | None
+    deadline_at: datetime
+    erased_at: datetime | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def images(self) -> list[Image]:
+        """The pictures of the result; empty where there is none."""
+        return self.result.images if self.result else []
+
+    def raise_for_status(self) -> Self:
+        """The task itself, unless it failed or was canceled: then TaskFailedError."""
+        if self.status in FINAL - {"succeeded"}:
+            raise TaskFailedError(self)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineItem(Model):
+    """One thing that happened to a task; what `detail` holds depends on the type."""
+
+    at: datetime
+    type: str
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Why(Model):
+    """One sentence each: why the task is in this state, what happens next and when, what you can do."""
+
+    status: TaskStatus
+    why: str
+    next: str
+    you_can: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint(Model):
+    """A subscriber. `secret` is there at creation and rotation alone; `held` counts what waits for `recover`."""
+
+    id: str
+    object: Literal["endpoint"] = "endpoint"
+    url: str
+    events: list[str]
+    providers: list[str]
+    metadata: dict[str, str]
+    format: Format
+    headers: dict[str, str]
+    max_in_flight: int
+    rate_per_s: float | None
+    description: str
+    enabled: bool
+    failing: bool
+    disabled_reason: str | None
+    disabled_at: datetime | None
+    held: int
+    held_since: datetime | None
+    created_at: datetime
+    secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointFacts(Model):
+    """What an event about an endpoint tells of it."""
+
+    id: str
+    object: Literal["endpoint"] = "endpoint"
+    url: str
+    enabled: bool
+    failures: int
+    first_failed_at: datetime | None
+    disabled_reason: str | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered(Model):
+    """How many events were queued again, or would be."""
+
+    events: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Model):
+    """One try to deliver; `error` says why it does not count as received, `response` begins the answer."""
+
+    number: int
+    at: datetime
+    status_code: int | None
+    duration_ms: int
+    error: str | None
+    location: str | None
+    response: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery(Model):
+    """One event on its way to one endpoint; `url` is the task's own where there is no endpoint."""
+
+    id: str
+    object: Literal["delivery"] = "delivery"
+    event_id: str
+    event_type: EventType
+    task_id: str | None
+    endpoint_id: str | None
+    url: str | None
+    status: DeliveryStatus
+    next_attempt_at: datetime | None
+    created_at: datetime
+    finished_at: datetime | None
+    attempts: list[Attempt]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option(Model):
+    """An option under the provider's own name, with what it allows; `maximum_edit` where edits allow less."""
+
+    name: str
+    type: Literal["boolean", "integer", "number", "string"]
+    minimum: float | None = None
+    maximum: float | None = None
+    maximum_edit: float | None = None
+    choices: list[str] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelRange(Model):
+    """Sizes given as WIDTHxHEIGHT: the bounds of each side in pixels, and what it is a multiple of."""
+
+    minimum: int
+    maximum: int | None
+    multiple: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageModel(Model):
+    """One model with its limits; empty means that the provider has no such parameter for it."""
+
+    name: str
+    aspect_ratios: list[str] = field(default_factory=list)
+    sizes: list[str] = field(default_factory=list)
+    pixels: PixelRange | None = None
+    max_images: int = 1
+    max_images_edit: int = 1
+    edits: bool = False
+    output_formats: list[str] = field(default_factory=list)
+    translates: bool = False
+    options: list[Option] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(Model):
+    """What one account may do: `submits` in any `window_s`, and tasks in flight."""
+
+    submits: int
+    window_s: float
+    max_in_flight: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circuit(Model):
+    """Whether the provider answers: after `failures` in a row its tasks wait, and one at a time tries it again."""
+
+    state: Literal["closed", "half_open", "open"]
+    failures: int
+    since: datetime | None
+    next_probe_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider(Model):
+    """An upstream API: what it can do, and whether it can be used here."""
+
+    id: str
+    configured: bool
+    setting: str
+    healthy: bool | None
+    paused_until: datetime | None
+    circuit: Circuit
+    callbacks: bool
+    polling: bool
+    blocking: bool
+    confirms_callbacks: bool
+    result_life_s: float | None
+    limits: Limits
+    models: list[ImageModel]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key(Model):
+    """An API key. `key` is there at its creation alone, `hint` is its beginning."""
+
+    id: str
+    object: Literal["key"] = "key"
+    name: str
+    scopes: list[Scope]
+    hint: str
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault(Model):
+    """What work failed on by a mistake of the service; nothing works on it once it is parked."""
+
+    id: str
+    kind: Literal["task", "delivery", "endpoint"]
+    failures: int
+    reason: str
+    first_at: datetime
+    last_at: datetime
+    parked_at: datetime | None

@@ -1,0 +1,48 @@
+"""Coming in with an API key, and leaving."""
+
+import re
+
+import structlog
+
+from service.core.problems import TooMany, Unauthorized
+from service.dashboard.visit import Visit
+from service.web.calls import Answer
+
+log = structlog.get_logger()
+_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*", re.ASCII)
+NEXT_MAX = 2_000
+
+
+def show_door(visit: Visit, error: str | None = None, status: int = 200, wait_s: int | None = None) -> Answer:
+    headers = ((b"retry-after", b"%d" % wait_s),) if wait_s is not None else ()
+    wanted = safe_next(visit.form.get("next") or visit.query.get("next", ""))
+    ended = bool(visit.cookies.get(visit.site.session_cookie)) and error is None
+    return visit.render("sign_in.html", status, headers, error=error, ended=ended, next=wanted)
+
+
+async def sign_in(visit: Visit) -> Answer:
+    """The key is checked as a caller's of the API, by the same throttle, and kept nowhere."""
+    key = visit.form.get("key", "").strip().removeprefix("Bearer ").strip()
+    try:
+        # As a header would bring it: its bytes, each as a character.
+        caller = await visit.web.keys.authenticate(f"Bearer {key.encode().decode('latin-1')}", visit.address)
+    except Unauthorized:
+        return show_door(visit, "This key is not known here." if key else "Enter an API key.", 401)
+    except TooMany as problem:
+        return show_door(visit, f"{problem.detail} Try again in a minute.", 429, problem.retry_after_s)
+    session, cookie = visit.site.sessions.open(caller, visit.web.keys, visit.site.new_secret(), visit.now)
+    log.info("session.opened", caller=caller.name)
+    life_s = round((session.until - visit.now).total_seconds())
+    return visit.redirect(
+        safe_next(visit.form.get("next", "")), headers=(visit.cookie(visit.site.session_cookie, cookie, life_s),)
+    )
+
+
+async def sign_out(visit: Visit) -> Answer:
+    log.info("session.closed", caller=visit.caller.name)
+    return visit.redirect("/", "You are signed out.", (visit.cookie(visit.site.session_cookie, "", 0),))
+
+
+def safe_next(path: str) -> str:
+    """A path of ours, or the first page: never another host, whichever way it is written."""
+    return path if len(path) <= NEXT_MAX and _PATH.fullmatch(path) else "/"

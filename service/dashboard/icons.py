@@ -1,0 +1,27 @@
+"""The icons, as paths on a square of 16: in the page itself, since a strict policy loads no more than needed."""
+
+ICONS = {
+    "overview": "M2 13V8.5h3V13zM6.5 13V3h3v10zM11 13V6h3v7z",
+    "tasks": "M2.5 4h2M2.5 8h2M2.5 12h2M7 4h6.5M7 8h6.5M7 12h6.5",
+    "endpoints": "M3.5 12.5a2 2 0 1 0 0-.01M12.5 3.5a2 2 0 1 0 0-.01M5 11 11 5",
+    "deliveries": "M2 8h8.5M7.5 4.5 11 8l-3.5 3.5M13.8 3v10",
+    "providers": "M8 1.8 13.8 5v6L8 14.2 2.2 11V5zM8 8l5.6-3M8 8v6M8 8 2.4 5",
+    "playground": "M5 3v10l8-5z",
+    "docs": "M3 2.5h7.2L13 5.3v8.2H3zM10 2.5v3h3M5.5 8h5M5.5 10.8h5",
+    "search": "M7 12a5 5 0 1 0 0-10 5 5 0 0 0 0 10M10.7 10.7 14 14",
+    "copy": "M5.5 5.5h8v8h-8zM3 10.5h-.5v-8h8V3",
+    "check": "m3 8.5 3.2 3.2L13 4.8",
+    "cross": "m4 4 8 8M12 4l-8 8",
+    "alert": "M8 2 14.5 13.5h-13zM8 6.5v3.2M8 11.7v.1",
+    "clock": "M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12M8 4.8V8l2.2 1.6",
+    "retry": "M13 3v3.5H9.5M12.8 6.4A5.3 5.3 0 1 0 13.2 9",
+    "erase": "M3 4.5h10M6.5 4.5V3h3v1.5M4.5 4.5l.6 8.8h5.8l.6-8.8",
+    "again": "M8 3v10M3 8h10",
+    "theme": "M8 14A6 6 0 1 0 8 2zM8 2a6 6 0 0 1 0 12",
+    "leave": "M6.5 2.5h-4v11h4M6 8h8M11 5l3 3-3 3",
+    "picture": "M2.5 3h11v10h-11zM2.5 11l3.2-3.2 2.6 2.4L10.5 8l3 3M5.8 6v.1",
+    "out": "M6.5 3.5h-3v9h9v-3M9 2.8h4.2V7M13 3 7.5 8.5",
+    "next": "m6 3.5 4.5 4.5L6 12.5",
+    "key": "M5.5 12.5a3 3 0 1 0 0-6 3 3 0 0 0 0 6M7.8 7.6 13.5 2M11 4.5l2 2",
+    "more": "M4 8v.1M8 8v.1M12 8v.1",
+}

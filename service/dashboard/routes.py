@@ -1,0 +1,208 @@
+"""Every page and form on one screen, and what each request goes through before one of them sees it."""
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from service.core.keys import Scope as Right
+from service.core.problems import Forbidden, InvalidRequest, Malformed, NotFound, Problem, TooMany, Unavailable
+from service.dashboard import (
+    checking,
+    deliveries,
+    delivery,
+    endpoint,
+    endpoints,
+    entering,
+    faults,
+    keys,
+    live,
+    overview,
+    playground,
+    providers,
+    recovery,
+    task,
+    tasks,
+)
+from service.dashboard.site import Site
+from service.dashboard.visit import Visit, check_origin, recall
+from service.web.auth import NOBODY
+from service.web.bodies import is_storable, read_body
+from service.web.calls import Answer, Reply, find_header
+from service.web.errors import STATUSES, MethodNotAllowed
+
+FORM = "application/x-www-form-urlencoded"
+FIELDS_MAX = 200
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One method of one path. `right` is the scope that a key must have, None for everybody who is signed in."""
+
+    right: Right | None
+    method: str
+    path: str
+    show: Callable[[Visit], Awaitable[Reply]]
+    is_open: bool = False
+
+
+def _page(right: Right | None, line: str, show: Callable[[Visit], Awaitable[Reply]], *, is_open: bool = False) -> Page:
+    method, _, path = line.partition(" ")
+    return Page(right, method, path, show, is_open)
+
+
+# fmt: off
+PAGES: tuple[Page, ...] = (
+    _page(None, "GET /", overview.show),
+    _page(None, "POST /sign-in", entering.sign_in, is_open=True),
+    _page(None, "POST /sign-out", entering.sign_out),
+    _page(None, "GET /live", live.follow),
+    _page("tasks:read", "GET /tasks", tasks.show),
+    _page("tasks:read", "GET /tasks/{id}", task.show),
+    _page("tasks:write", "POST /tasks/{id}/cancel", task.cancel),
+    _page("tasks:write", "POST /tasks/{id}/poll", task.poll),
+    _page("tasks:write", "POST /tasks/{id}/again", task.submit_again),
+    _page("tasks:write", "POST /tasks/{id}/erase", task.erase),
+    _page("endpoints", "POST /tasks/{id}/retry", task.retry_delivery),
+    _page("endpoints", "GET /endpoints", endpoints.show),
+    _page("endpoints", "POST /endpoints", endpoints.create),
+    _page("endpoints", "GET /endpoints/new", endpoints.show_new),
+    _page("endpoints", "GET /endpoints/{id}", endpoint.show),
+    _page("endpoints", "GET /endpoints/{id}/settings", endpoint.show_settings),
+    _page("endpoints", "POST /endpoints/{id}/settings", endpoint.change),
+    _page("endpoints", "POST /endpoints/{id}/enable", endpoint.enable),
+    _page("endpoints", "POST /endpoints/{id}/disable", endpoint.disable),
+    _page("endpoints", "POST /endpoints/{id}/rotate", endpoint.rotate),
+    _page("endpoints", "POST /endpoints/{id}/test", endpoint.test),
+    _page("endpoints", "POST /endpoints/{id}/delete", endpoint.delete),
+    _page("endpoints", "GET /endpoints/{id}/recover", recovery.show),
+    _page("endpoints", "POST /endpoints/{id}/recover", recovery.recover),
+    _page("endpoints", "GET /endpoints/{id}/check", checking.show),
+    _page("endpoints", "POST /endpoints/{id}/check", checking.check),
+    _page("endpoints", "GET /deliveries", deliveries.show),
+    _page("endpoints", "GET /deliveries/{id}", delivery.show),
+    _page("endpoints", "POST /deliveries/{id}/retry", delivery.retry),
+    _page("tasks:read", "GET /providers", providers.show),
+    _page("tasks:write", "GET /playground", playground.show),
+    _page("tasks:write", "POST /playground", playground.submit),
+    _page("tasks:write", "POST /playground/preview", playground.preview),
+    _page("admin", "GET /keys", keys.show),
+    _page("admin", "POST /keys", keys.create),
+    _page("admin", "POST /keys/{id}/revoke", keys.revoke),
+    _page("admin", "GET /faults", faults.show),
+    _page("admin", "POST /faults/{id}/retry", faults.retry),
+)
+# fmt: on
+
+
+def build_pages(site: Site) -> Sequence[BaseRoute]:
+    by_path: dict[str, dict[str, Page]] = {}
+    for page in PAGES:
+        by_path.setdefault(page.path, {})[page.method] = page
+    routes = [Route(path, _Place(site, found)) for path, found in by_path.items()]
+    return (*routes, Route("/assets/{digest}/{name}", _Shelf(site)))
+
+
+class _Shelf:
+    """Styles, scripts and the typeface, for everybody."""
+
+    def __init__(self, site: Site) -> None:
+        self._assets = site.assets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked: dict[str, str] = scope["path_params"]
+        if scope["method"] not in ("GET", "HEAD"):
+            raise MethodNotAllowed("GET, HEAD")
+        found = self._assets.find(asked["digest"], asked["name"], find_header(scope, b"accept-encoding") or "")
+        if found is None:
+            raise NotFound("There is nothing at this address.")
+        await found(receive, send)
+
+
+class _Place:
+    """One path: who may come in, by which method, with what."""
+
+    def __init__(self, site: Site, pages: Mapping[str, Page]) -> None:
+        self._site = site
+        self._pages = {**pages, **({"HEAD": pages["GET"]} if "GET" in pages else {})}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            reply = await self._answer(scope, receive)
+        except MethodNotAllowed:
+            raise
+        except Problem as problem:
+            reply = await self._tell(scope, problem)
+        await reply(receive, send)
+
+    async def _answer(self, scope: Any, receive: Receive) -> Reply:
+        page = self._pages.get(scope["method"])
+        if page is None:
+            raise MethodNotAllowed(", ".join(self._pages))
+        session, caller = await recall(self._site, scope)
+        form = await _read_form(scope, receive) if page.method == "POST" else {}
+        visit = Visit(self._site, scope, session, caller, _read_pairs(scope["query_string"]), form)
+        if page.method == "POST":
+            check_origin(self._site, scope)
+        if session is None and not page.is_open:
+            return _send_to_door(visit, page)
+        if page.method == "POST" and not page.is_open:
+            _check_csrf(visit)
+        if page.right is not None:
+            caller.check(page.right)
+        return await page.show(visit)
+
+    async def _tell(self, scope: Any, problem: Problem) -> Answer:
+        """The refusal as a page, in the frame if somebody is signed in."""
+        session, caller = None, NOBODY
+        if not isinstance(problem, Unavailable):
+            session, caller = await recall(self._site, scope)
+        return tell(Visit(self._site, scope, session, caller, {}, {}), problem)
+
+
+def tell(visit: Visit, problem: Problem) -> Answer:
+    status, title = next(STATUSES[kind] for kind in type(problem).__mro__ if kind in STATUSES)
+    wait = problem.retry_after_s if isinstance(problem, TooMany | Unavailable) else None
+    headers = ((b"retry-after", b"%d" % wait),) if wait is not None else ()
+    errors = problem.errors if isinstance(problem, InvalidRequest) else []
+    return visit.render("problem.html", status, headers, title=title, code=status, detail=problem.detail, errors=errors)
+
+
+def _send_to_door(visit: Visit, page: Page) -> Answer:
+    """To the sign-in page, and from there back; a script is told to load the page anew."""
+    path = visit.scope["path"]
+    if find_header(visit.scope, b"x-live") is not None or page.show is live.follow:
+        return Answer(401, b"Sign in.", b"text/plain; charset=utf-8")
+    if path == "/":
+        return entering.show_door(visit)
+    if page.method == "POST":
+        return visit.redirect("/", notice=None)
+    asked = visit.scope["query_string"].decode("latin-1")
+    return visit.redirect(f"/?next={quote(f'{path}?{asked}' if asked else path, safe='')}")
+
+
+def _check_csrf(visit: Visit) -> None:
+    sent = visit.form.get("csrf", "")
+    expected = visit.session.csrf if visit.session else ""
+    if not expected or not hmac.compare_digest(sent.encode(), expected.encode()):
+        raise Forbidden("This form is not of this session: load the page again and send it once more.")
+
+
+async def _read_form(scope: Any, receive: Receive) -> dict[str, str]:
+    if (find_header(scope, b"content-type") or "").partition(";")[0].strip().lower() != FORM:
+        raise Malformed(f"A form is sent as {FORM}.")
+    return _read_pairs(await read_body(scope, receive))
+
+
+def _read_pairs(text: bytes) -> dict[str, str]:
+    """Of a name that is given twice the last holds."""
+    try:
+        pairs = parse_qsl(text.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
+    except ValueError:
+        raise Malformed("This is no UTF-8, or has too many fields.") from None
+    if not all(is_storable(name + value) for name, value in pairs):
+        raise Malformed("This holds a NUL or half of a surrogate pair.")
+    return dict(pairs)

@@ -1,0 +1,59 @@
+"""What all pages share beyond one request: the web side, sessions, assets, templates, and figures for charts."""
+
+from collections.abc import Callable
+from functools import cache
+from urllib.parse import urlsplit
+
+from service.dashboard.assets import Assets
+from service.dashboard.checks import Checks
+from service.dashboard.pages import Templates
+from service.dashboard.sessions import Sessions
+from service.dashboard.statistics import Statistics
+from service.web.context import Web
+
+
+class Site:
+    """`public_url` is where browsers reach it, as far as that is known. `sandbox` is the simulator's own address, whose
+    pictures are shown though they are not encrypted. `new_secret` makes what forms carry.
+    """
+
+    def __init__(
+        self,
+        web: Web,
+        sessions: Sessions,
+        new_secret: Callable[[], str],
+        *,
+        public_url: str | None = None,
+        sandbox: str | None = None,
+    ) -> None:
+        self.web = web
+        self.sessions = sessions
+        self.new_secret = new_secret
+        self.https = (public_url or "").startswith("https:")
+        self.public_host = urlsplit(public_url or "").netloc.lower()
+        self.sandbox = sandbox
+        self.assets = _assets()
+        self.checks = Checks()
+        self.statistics = Statistics(web.store.reads, web.providers)
+        self.templates = _templates()
+        pictures = f"https: {sandbox}" if sandbox else "https:"
+        self.policy = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; "
+            f"img-src 'self' {pictures}; connect-src 'self'; form-action 'self'; "
+            "frame-ancestors 'none'; base-uri 'none'"
+        ).encode()
+
+    @property
+    def session_cookie(self) -> str:
+        """The browser itself refuses a `__Host-` cookie that another host or an unencrypted page would set."""
+        return "__Host-taskhook_session" if self.https else "taskhook_session"
+
+
+@cache
+def _assets() -> Assets:
+    return Assets()
+
+
+@cache
+def _templates() -> Templates:
+    return Templates(_assets().path)

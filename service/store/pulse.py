@@ -1,0 +1,82 @@
+"""How the whole goes, for a page that is looked at: every query is bounded, by an index and a number of rows."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from service.core.ids import first_id_at
+from service.core.times import from_ms, to_ms
+from service.store.driver import ReadSession
+
+COUNT_MAX = 10_000
+"""Nobody needs to know how many more wait."""
+DELIVERIES_MAX = 5_000
+MINUTE_MS = 60_000
+_ID_MS = slice(5, 17)
+"""Where a task's id has the milliseconds of its creation."""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """What is not done yet, each up to `COUNT_MAX`; `oldest` is the task that has been queued for longest."""
+
+    queued: int
+    running: int
+    deliveries: dict[str, int]
+    oldest_id: str | None
+    oldest_at: datetime | None
+
+
+async def count_waiting(session: ReadSession) -> Waiting:
+    async def count(table: str, condition: str) -> int:
+        sql = f"select count(*) from (select 1 from {table} where {condition} limit ?) as counted"
+        return int((await session.fetch(sql, (COUNT_MAX,)))[0][0])
+
+    open_deliveries = ("pending", "sending", "held", "failed", "parked")
+    oldest = await session.fetch("select id from tasks where status = 'queued' order by id limit 1")
+    return Waiting(
+        queued=await count("tasks", "status = 'queued'"),
+        running=await count("tasks", "status = 'running'"),
+        deliveries={
+            status: await count("deliveries", f"status = '{status}' and status <> 'succeeded'")
+            for status in open_deliveries
+        },
+        oldest_id=oldest[0][0] if oldest else None,
+        oldest_at=created_at(oldest[0][0]) if oldest else None,
+    )
+
+
+async def count_endings(
+    session: ReadSession, provider: str, since: datetime, until: datetime
+) -> list[tuple[int, str, int]]:
+    """Tasks of the provider that ended in that time, as minute (since 1970), status, count."""
+    sql = f"""
+    select finished_ms / {MINUTE_MS}, status, count(*) from tasks
+    where provider = ? and finished_ms >= ? and finished_ms < ? group by finished_ms / {MINUTE_MS}, status
+    """
+    found = await session.fetch(sql, (provider, to_ms(since), to_ms(until)))
+    return [(int(minute), status, int(count)) for minute, status, count in found]
+
+
+async def times_to_result(session: ReadSession, provider: str, since: datetime, limit: int) -> Sequence[float]:
+    """Seconds from creation to result, of the newest that many since then."""
+    sql = """
+    select id, finished_ms from tasks where provider = ? and finished_ms >= ? and status = 'succeeded'
+    order by finished_ms desc limit ?
+    """
+    found = await session.fetch(sql, (provider, to_ms(since), limit))
+    return [max(0.0, (finished_ms - to_ms(created_at(task_id))) / 1000) for task_id, finished_ms in found]
+
+
+async def count_deliveries(session: ReadSession, since: datetime) -> dict[str, int]:
+    """Of the newest since then, by status."""
+    sql = """
+    select status, count(*) from (select status from deliveries where id >= ? order by id desc limit ?) as recent
+    group by status
+    """
+    return dict(await session.fetch(sql, (first_id_at("delivery", since), DELIVERIES_MAX)))
+
+
+def created_at(task_id: str) -> datetime:
+    """The time that stands in the id."""
+    return from_ms(int(task_id[_ID_MS], 16))

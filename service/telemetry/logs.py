@@ -1,0 +1,151 @@
+"""The log: JSON or for a terminal, every line with the request it belongs to, escaped, and bounded where it repeats."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, MutableMapping
+from contextvars import ContextVar
+from typing import Any, TextIO, cast
+
+import msgspec
+import structlog
+
+from service.telemetry.tracing import current_span
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request being answered, on every log line that it causes."""
+
+Event = MutableMapping[str, Any]
+SAME = ("event", "lane", "route", "reason", "cause", "fault_id", "endpoint_id")
+SAME_MAX = 5
+SAME_S = 10.0
+KINDS_MAX = 1_000
+
+
+def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
+    """`json`, `console`, or `auto`: console on a terminal. Libraries' own records go the same way."""
+    out = stream or sys.stderr
+    quiet = cast(TextIO, _Quiet(out))
+    console = log_format == "console" or (log_format == "auto" and out.isatty())
+    shared: list[Any] = [
+        Throttle(),
+        _add_ids,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,  # not the console's own way, which shows the values of variables
+        _escape,
+    ]
+    renderer: Any = structlog.processors.JSONRenderer(_to_json)
+    if console:
+        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty())
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(quiet),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(quiet)
+    formatter = structlog.stdlib.ProcessorFormatter(processors=[_drop_own_keys, renderer], foreign_pre_chain=shared)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _Quiet:
+    """A stream whose disk may be full: what can't be told must not undo what was done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return 0
+
+    def flush(self) -> None:
+        try:  # a context manager would cost as much as the rest of the line's way out
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+
+class Throttle:
+    """Of warnings and errors that say the same, a few in a while are told; the next one says how many were not."""
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[tuple[Any, ...], list[float]] = OrderedDict()
+
+    def __call__(self, _logger: Any, level: str, event: Event) -> Event:
+        if level not in ("warning", "error"):
+            return event
+        key = (level, *(event.get(name) for name in SAME), type(event.get("exc_info")))
+        now = time.monotonic()
+        until, told, hidden = self._told.get(key, (0.0, 0, 0))
+        if now >= until:
+            until, told, event = now + SAME_S, 0, {**event, "hidden": hidden} if hidden else event
+            hidden = 0
+        drops = told >= SAME_MAX
+        self._told[key] = [until, told + (not drops), hidden + drops]
+        self._told.move_to_end(key)
+        if len(self._told) > KINDS_MAX:
+            self._told.popitem(last=False)
+        if drops:
+            raise structlog.DropEvent
+        return event
+
+
+def _to_json(event: Event, **_: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
+def _add_ids(_logger: Any, _name: str, event: Event) -> Event:
+    if (found := request_id.get()) is not None:
+        event.setdefault("request_id", found)
+    if (ids := current_span().find_ids()) is not None:
+        event["trace_id"], event["span_id"] = ids
+    return event
+
+
+def _escape(_logger: Any, _name: str, event: Event) -> Event:
+    """Texts from outside can't end a line or steer a terminal, and an exception's lines can't pass for ours."""
+    exception = event.pop("exception", None)
+    for name, value in event.items():
+        if not (type(value) is str and value.isprintable()):
+            event[name] = _clean(value)
+    if exception is not None:
+        event["exception"] = "\n".join(f"  {_printable(line)}" for line in str(exception).split("\n"))
+    return event
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return _printable(value)
+        case dict():
+            return {_clean(key): _clean(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_clean(inner) for inner in value]
+    return value
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _drop_own_keys(_logger: Any, _name: str, event: Event) -> Event:
+    event.pop("_record", None)
+    event.pop("_from_structlog", None)
+    return event
+
+
+@contextlib.contextmanager
+def request_context(value: str) -> Iterator[None]:
+    token = request_id.set(value)
+    try:
+        yield
+    finally:
+        request_id.reset(token)

@@ -1,0 +1,157 @@
+"""The table of all metrics, named after Prometheus' conventions, and what is told of tasks and rows as a whole."""
+
+import platform
+from importlib.metadata import version
+from itertools import product
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+
+from service.core.event import EVENT_TYPES
+from service.core.fault import Fault
+from service.core.task import ERROR_CODES, Task
+from service.providers import PROVIDERS
+from service.telemetry.tracing import current_span
+
+log = structlog.get_logger()
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
+"""Up to a long poll's end, and beyond the time that an attempt may take."""
+CALL_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+"""Up to the longest call of a provider that answers with the result."""
+LONG_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0)
+
+
+class Metrics:
+    """Every metric there is; labels are bounded sets, never ids."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = self._gauge("taskhook_build_info", "Always 1; the version is in the label", "version", "python")
+        build.labels(version("taskhook"), platform.python_version()).set(1)
+        self._add_incoming()
+        self._add_work()
+        self._add_states()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def _add_incoming(self) -> None:
+        self.requests = self._counter(
+            "taskhook_http_requests_total",
+            "Requests answered; 499: the client hung up first",
+            "method",
+            "route",
+            "status",
+        )
+        self.request_seconds = self._histogram(
+            "taskhook_http_request_duration_seconds", "Time to answer a request, long polls included", "method", "route"
+        )
+        self.refused = self._counter(
+            "taskhook_connections_refused_total", "Requests refused before they were read", "outcome"
+        )
+        self.auth_failures = self._counter(
+            "taskhook_auth_failures_total", "Requests with a key that is not known", "outcome"
+        )
+        self.callbacks = self._counter("taskhook_callbacks_total", "Callbacks received", "provider", "outcome")
+        self.streams = self._gauge("taskhook_stream_clients", "Clients of the event stream now")
+
+    def _add_work(self) -> None:
+        """What alerts watch is there from the start: a series that begins with its first failure has no rate then."""
+        self.tasks_created = self._counter("taskhook_tasks_created_total", "Tasks accepted", "provider")
+        self.tasks_finished = self._counter(
+            "taskhook_tasks_finished_total", "Tasks ended", "provider", "outcome", "via"
+        )
+        self.task_errors = self._counter(
+            "taskhook_task_errors_total", "Tasks that failed, by their error", "provider", "code"
+        )
+        for provider, code in product(PROVIDERS, ERROR_CODES):
+            self.task_errors.labels(provider, code)
+        self.task_seconds = self._histogram(
+            "taskhook_task_duration_seconds",
+            "From a task's creation to its end",
+            "provider",
+            "outcome",
+            buckets=LONG_SECONDS,
+        )
+        self.calls = self._counter("taskhook_provider_calls_total", "Calls to providers", "provider", "call", "outcome")
+        self.call_seconds = self._histogram(
+            "taskhook_provider_call_duration_seconds",
+            "Time of calls to providers",
+            "provider",
+            "call",
+            buckets=CALL_SECONDS,
+        )
+        self.submit_window = self._histogram(
+            "taskhook_submit_window_seconds", "How long a kill would leave a submit's outcome unknown", "provider"
+        )
+        self.attempts = self._counter("taskhook_delivery_attempts_total", "Attempts to deliver an event", "outcome")
+        self.attempt_seconds = self._histogram("taskhook_delivery_attempt_duration_seconds", "Time of an attempt")
+        self.endpoint_events = self._counter(
+            "taskhook_endpoint_events_total", "Endpoints that fail, have recovered, or were disabled", "type"
+        )
+        for kind in EVENT_TYPES:
+            if kind.startswith("endpoint."):
+                self.endpoint_events.labels(kind)
+        for outcome in ("received", "failed"):
+            self.attempts.labels(outcome)
+        self.loop_failures = self._counter("taskhook_loop_failures_total", "Rounds of a loop that failed", "loop")
+        self.faults = self._counter("taskhook_faults_total", "Failures of rows that were put aside", "kind", "outcome")
+        self.trace_spans = self._counter(
+            "taskhook_trace_spans_total", "Spans sent to the collector, or lost with a failure of it", "outcome"
+        )
+
+    def _add_states(self) -> None:
+        self.parked = self._gauge("taskhook_parked_rows", "Rows parked until a retry by hand")
+        self.accounts_open = self._gauge(
+            "taskhook_account_circuit_open", "1 while the account's circuit breaker is open", "provider"
+        )
+        self.tasks_open = self._gauge("taskhook_tasks_open", "Tasks not final", "status")
+        self.deliveries_open = self._gauge("taskhook_deliveries_open", "Deliveries not received", "status")
+        self.due = self._gauge("taskhook_due", "Work whose time has come and that is not begun", "kind")
+        self.database_up = self._gauge("taskhook_database_up", "1 while the database can be written")
+        self.overdue = self._gauge(
+            "taskhook_overdue_age_seconds", "How long work has been waiting that nothing holds up; 0 up to a minute"
+        )
+        self.oldest_due = self._gauge(
+            "taskhook_oldest_due_age_seconds", "How long the oldest due work has been waiting; 0 where none is due"
+        )
+
+    def tell_fault(self, fault: Fault) -> None:
+        """Work on a row has failed, and it was put aside."""
+        outcome = "parked" if fault.parked_at else "again"
+        self.faults.labels(fault.kind, outcome).inc()
+        log.error(
+            "fault.noted",
+            fault_id=fault.id,
+            kind=fault.kind,
+            outcome=outcome,
+            failures=fault.failures,
+            reason=fault.reason,
+        )
+
+    def tell_finished(self, task: Task) -> None:
+        """A task has reached its final state, whichever way."""
+        duration_s = ((task.finished_at or task.created_at) - task.created_at).total_seconds()
+        self.tasks_finished.labels(task.provider, task.status, task.via or "").inc()
+        self.task_seconds.labels(task.provider, task.status).observe(duration_s, current_span().find_exemplar())
+        code = task.error.code if task.error else None
+        if code is not None:
+            self.task_errors.labels(task.provider, code).inc()
+        log.info(
+            "task.finished",
+            task_id=task.id,
+            provider=task.provider,
+            outcome=task.status,
+            via=task.via,
+            code=code,
+            duration_ms=round(duration_s * 1000),
+        )

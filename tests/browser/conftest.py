@@ -1,0 +1,116 @@
+"""A browser for the session, a real service for each module, a context of its own for each test."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from tests.support.browser import MISSING, Visitor, find_chromium, options
+from tests.support.receiver import Receiver
+from tests.support.service import API_KEY, Service
+
+HERE = Path(__file__).parent
+Visit = Callable[..., Awaitable[Visitor]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One browser means one event loop for all that talks to it."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    found = find_chromium()
+    if found is None:
+        pytest.skip(MISSING)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        await browser.close()
+
+
+class Site:
+    """A service as `taskhook dev` starts it, with its sandbox, and a receiver for its events."""
+
+    def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
+        self.receiver = Receiver()
+        self.signed_in: dict[str, Any] = {}
+        """The cookies of each key that somebody signed in with."""
+        self._directory = directory
+        self._stack = stack
+        self._count = 0
+
+    async def open(self) -> None:
+        await self._stack.enter_async_context(self.receiver)
+        self.service = await self.start()
+        self.api = self.service.api
+
+    async def start(self, env: dict[str, str] | None = None) -> Service:
+        """One more service, on a database of its own."""
+        directory = self._directory / f"service-{self._count}"
+        self._count += 1
+        directory.mkdir()
+        made = Service(directory, env={"TASKHOOK_RETRY_SCHEDULE": "0.1,0.1"} | (env or {}), command="dev")
+        self._stack.push_async_callback(made.close)
+        return await made.start()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        made = Site(tmp_path_factory.mktemp("site"), stack)
+        await made.open()
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(browser: Browser, site: Site) -> AsyncIterator[Visit]:
+    """Somebody comes, signed in with that key, or with none; all complaints of their browsers fail the test."""
+    visitors: list[Visitor] = []
+
+    async def come(key: str | None = API_KEY, service: Service | None = None) -> Visitor:
+        origin = (service or site.service).url
+        known = site.signed_in.get(origin + (key or ""))
+        context = await browser.new_context(**options(storage_state=known))
+        context.set_default_timeout(10_000)
+        visitor = Visitor(context, await context.new_page(), origin)
+        visitors.append(visitor)
+        if key is not None and known is None:
+            await sign_in(visitor, key)
+            site.signed_in[origin + key] = await context.storage_state()
+        return visitor
+
+    yield come
+    for visitor in visitors:
+        await visitor.context.close()
+    complaints = [complaint for visitor in visitors for complaint in visitor.complaints]
+    assert not complaints, "\n".join(complaints)
+
+
+async def sign_in(visitor: Visitor, key: str) -> None:
+    await visitor.open("/")
+    await visitor.page.get_by_label("API key").fill(key)
+    await visitor.page.get_by_role("button", name="Sign in").click()
+    await visitor.page.get_by_role("navigation").first.wait_for()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visitor(visit: Visit) -> Visitor:
+    """Somebody who may do everything."""
+    return await visit()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows what the service said last."""
+    report: Any = yield
+    site = getattr(item, "funcargs", {}).get("site")
+    if report.failed and site is not None and hasattr(site, "service"):
+        report.sections.append(("log of the service", site.service.log(tail=30)))
+    return report

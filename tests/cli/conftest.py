@@ -1,0 +1,92 @@
+"""Commands as processes of their own, in a folder of their own, among real services and servers."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.flows.conftest import pytest_runtest_makereport, world
+from tests.support.service import API_KEY, ROOT, Service
+from tests.support.wait import until
+
+__all__ = ["Ended", "Running", "pytest_runtest_makereport", "run", "started", "to_service", "world"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Running:
+    """A command that goes on."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.out = ""
+        self.err = ""
+        self._reading = [
+            asyncio.create_task(self._read(process.stdout, "out")),
+            asyncio.create_task(self._read(process.stderr, "err")),
+        ]
+
+    async def _read(self, stream: asyncio.StreamReader | None, name: str) -> None:
+        assert stream is not None
+        while chunk := await stream.read(65_536):
+            setattr(self, name, getattr(self, name) + chunk.decode())
+
+    async def says(self, text: str, timeout: float = 15.0) -> None:
+        """On standard error."""
+        await until(lambda: text in self.err, timeout, text)
+
+    async def interrupt(self) -> Ended:
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+        return await self.end()
+
+    async def end(self) -> Ended:
+        async with asyncio.timeout(20):
+            await asyncio.gather(*self._reading)
+            return Ended(await self._process.wait(), self.out, self.err)
+
+    async def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self.end()
+
+
+@asynccontextmanager
+async def started(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "service",
+        *arguments,
+        cwd=folder,
+        env=inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | dict(env or {}),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    running = Running(process)
+    try:
+        yield running
+    finally:
+        await running.kill()
+
+
+async def run(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+    async with started(folder, *arguments, env=env) as running:
+        return await running.end()
+
+
+def to_service(service: Service) -> dict[str, str]:
+    return {"TASKHOOK_URL": service.url, "TASKHOOK_API_KEY": API_KEY}

@@ -1,0 +1,128 @@
+"""Load that keeps its accounts: callbacks sent until they are taken, and what became of every task."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from tests.support.api import FINAL, new_prompt
+from tests.support.replicas import Replicas
+from tests.support.upstream import CallbackAnswer, FakeProvider, Plan
+from tests.support.wait import until
+
+TIMES = int(os.environ.get("REPLICAS_TIMES", "1"))
+"""How much longer and larger than in the default suite."""
+AT_ONCE = 4
+
+
+class Callbacks:
+    """A provider that calls back about its tasks, one after the other and again from the first, until it is stopped."""
+
+    def __init__(self, replicas: Replicas, fake: FakeProvider) -> None:
+        self.replicas = replicas
+        self.fake = fake
+        self.plans: dict[str, Plan] = {}
+        self.taken: set[str] = set()
+        self.refused: list[CallbackAnswer] = []
+
+    async def prepare(self, count: int, **rest: Any) -> None:
+        """That many tasks that the provider has accepted."""
+        api = self.replicas.api
+
+        async def one() -> None:
+            prompt = new_prompt()
+            plan = self.fake.script(prompt)
+            task = await api.submit(f"{self.fake.provider}/{self.fake.default_model}", prompt, **rest)
+            self.plans[task["id"]] = plan
+            await api.accepted(task["id"], 30)
+
+        await asyncio.gather(*(one() for _ in range(count)))
+
+    @asynccontextmanager
+    async def sent(self) -> AsyncIterator[None]:
+        waiting = asyncio.Queue[str]()
+        for task_id in self.plans:
+            waiting.put_nowait(task_id)
+
+        async def caller() -> None:
+            while True:
+                task_id = await waiting.get()
+                await self.send(task_id)
+                waiting.put_nowait(task_id)
+                await asyncio.sleep(0.01)
+
+        callers = [asyncio.create_task(caller()) for _ in range(AT_ONCE)]
+        try:
+            yield
+        finally:
+            for one in callers:
+                one.cancel()
+            await asyncio.gather(*callers, return_exceptions=True)
+
+    async def send(self, task_id: str) -> CallbackAnswer:
+        answer = await self.fake.callback(self.plans[task_id].job)
+        if answer.status == 200:
+            self.taken.add(task_id)
+        else:
+            self.refused.append(answer)
+        return answer
+
+    async def taken_again(self, count: int = 20, timeout: float = 30.0) -> None:
+        """So many more callbacks were answered 200, of whatever task."""
+        before = self._good()
+        await until(lambda: self._good() >= before + count, timeout, "callbacks taken again")
+
+    def _good(self) -> int:
+        return sum(answer.status == 200 for plan in self.plans.values() for answer in plan.callback_answers)
+
+    def check_refusals(self) -> None:
+        """Whatever was not taken was told to come again."""
+        wrong = [answer for answer in self.refused if answer.status != 503 or not int(answer.retry_after or 0) >= 1]
+        assert not wrong, wrong[:5]
+
+    async def check(self) -> None:
+        """Every callback that was answered 200 is there, and ended its task with one event; none was sent twice."""
+        await check_ends(self.replicas, set(self.taken), "succeeded")
+        assert {len(plan.submits) for plan in self.plans.values()} == {1}
+
+
+async def check_ends(replicas: Replicas, ids: set[str], status: str | None = None) -> list[dict[str, Any]]:
+    """Each of these tasks has ended, with exactly one event about it; those events."""
+    finals = [event for event in await replicas.api.finals() if event["data"]["id"] in ids]
+    assert Counter(event["data"]["id"] for event in finals) == Counter(ids)
+    tasks = {task["id"]: task for task in await replicas.api.pages("/v1/tasks", limit=100)}
+    for event in finals:
+        task = tasks[event["data"]["id"]]
+        assert task["status"] in FINAL and event["type"] == f"task.{task['status']}"
+        assert status in (None, task["status"]), task
+    return finals
+
+
+async def readiness(replicas: Replicas) -> set[int]:
+    """What /readyz of each web says."""
+    found = await asyncio.gather(*(web.client.get("/readyz", timeout=10) for web in replicas.webs))
+    return {reply.status_code for reply in found}
+
+
+async def becomes(replicas: Replicas, status: int, timeout: float = 15.0) -> None:
+    async def there() -> bool:
+        try:
+            return await readiness(replicas) == {status}
+        except httpx.TransportError:
+            return False
+
+    await until(there, timeout, f"/readyz of both webs {status}")
+
+
+def still_the_same(replicas: Replicas, pids: list[int]) -> bool:
+    """No process of ours was started anew."""
+    running = [one.process for one in replicas.all if one.process is not None and one.process.returncode is None]
+    return [process.pid for process in running] == pids
+
+
+def pids_of(replicas: Replicas) -> list[int]:
+    return [one.process.pid for one in replicas.all if one.process is not None]

@@ -1,0 +1,89 @@
+"""A new version rolled out: each replica is stopped and started in turn while requests come in."""
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+
+from tests.flows.conftest import World
+from tests.replicas.load import TIMES, check_ends
+from tests.support.api import new_prompt
+from tests.support.replicas import Replicas
+from tests.support.wait import until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("replicas rolling")]
+
+GRACE_S = 25
+MODELS = ("fluxapi-ai/flux-kontext-pro", "acedata/flux-dev", "flux-context/flux-kontext-pro", "fluxapi-org/flux-dev")
+CALLERS = 3
+
+
+class Callers:
+    """They post tasks, one after the other, and never again: whatever is not a 202 is a failure."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+        self.accepted: list[str] = []
+        self.failed: list[object] = []
+        self.stopped = False
+
+    async def post(self) -> None:
+        while not self.stopped:
+            model = MODELS[len(self.accepted) % len(MODELS)]
+            try:
+                reply = await self._replicas.api.post_task(model, new_prompt())
+            except httpx.TransportError as error:
+                self.failed.append(error)
+                continue
+            if reply.status_code == 202:
+                self.accepted.append(reply.json()["id"])
+            else:
+                self.failed.append(reply.text)
+            await asyncio.sleep(0.05)
+
+
+async def all_ended(replicas: Replicas, ids: list[str]) -> bool:
+    return len(await replicas.api.finals()) >= len(ids)
+
+
+async def test_a_rolling_restart_under_load_fails_no_request_and_loses_nothing(world: World) -> None:
+    async with AsyncExitStack() as stack:
+        replicas = await world.replicas({"TASKHOOK_CALLBACK_GRACE_S": "5"}).start()
+        stack.push_async_callback(replicas.close)
+        for fake in world.fakes.values():
+            fake.script_rest(**({"callback": "success", "callback_delay": 0.2} if fake.has_callbacks else {}))
+        world.flux_context.script_rest(poll=["running", "success"])
+        subscriber = world.receiver.subscriber("rolling")
+        await replicas.api.endpoint(subscriber.url, max_in_flight=50)
+        callers = Callers(replicas)
+        posting = [asyncio.create_task(callers.post()) for _ in range(CALLERS)]
+        stops = []
+        for _ in range(TIMES):
+            for one in replicas.all:
+                seen = len(callers.accepted)
+                await until(lambda seen=seen: len(callers.accepted) > seen + 20, 30, "some requests")
+                stops.append(await one.terminate(GRACE_S + 5))
+                await one.start()
+        callers.stopped = True
+        await asyncio.gather(*posting)
+        await until(lambda: all_ended(replicas, callers.accepted), 45, "every task ended")
+        await check_ends(replicas, set(callers.accepted), "succeeded")
+        await until(lambda: {one.task_id for one in subscriber.received} >= set(callers.accepted), 60, "every event")
+        submits = Counter(len(plan.submits) for fake in world.fakes.values() for plan in fake.plans.values())
+        repeated = len(subscriber.received) - len({one.id for one in subscriber.received})
+        callbacks = Counter(
+            answer.status
+            for fake in world.fakes.values()
+            for plan in fake.plans.values()
+            for answer in plan.callback_answers
+        )
+        slowest = max(stop.seconds for stop in stops)
+        print(f"{len(stops)} restarts, {len(callers.accepted)} tasks, callbacks {dict(callbacks)}, {slowest:.1f} s")
+        print(f"failed requests {len(callers.failed)}, deliveries made twice {repeated}")
+        assert callers.failed == []
+        assert callbacks.keys() == {200}
+        assert submits.keys() == {1}
+        assert repeated == 0, "nothing was cut off, so nothing is explained by at-least-once"
+        assert {stop.code for stop in stops} == {0} and slowest < GRACE_S

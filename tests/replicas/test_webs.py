@@ -1,0 +1,174 @@
+"""Two webs: the same thing asked of both at once, and one that dies while clients hang on it."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.flows.conftest import World
+from tests.replicas.load import TIMES, check_ends
+from tests.support.api import FINAL, Api, new_prompt
+from tests.support.replicas import Replicas
+from tests.support.upstream import FakeProvider, Plan
+from tests.support.wait import until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("replicas webs")]
+
+MODEL = "fluxapi-ai/flux-kontext-pro"
+ENV = {"TASKHOOK_CALLBACK_GRACE_S": "600"}
+EARLY_S = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0, -0.01)
+"""Before the deadline."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def replicas(world: World) -> AsyncIterator[Replicas]:
+    yield await world.replicas(ENV).start()
+
+
+async def running(replicas: Replicas, fake: FakeProvider, **rest: Any) -> tuple[str, Plan]:
+    """A task that its provider has."""
+    plan = fake.script(new_prompt(), poll=["success"])
+    task = await replicas.api.submit(f"{fake.provider}/{fake.default_model}", plan.prompt, **rest)
+    await replicas.api.accepted(task["id"])
+    return task["id"], plan
+
+
+async def test_fifty_equal_callbacks_over_both_webs_are_all_answered_and_are_one_event(
+    world: World, replicas: Replicas
+) -> None:
+    task_id, plan = await running(replicas, world.fluxapi_ai)
+    before = [web.log().count("callback.accepted") for web in replicas.webs]
+    answers = await asyncio.gather(*(world.fluxapi_ai.callback(plan.job) for _ in range(50)))
+    assert [answer.status for answer in answers] == [200] * 50
+    await check_ends(replicas, {task_id}, "succeeded")
+    assert (await replicas.api.task(task_id))["tracking"]["callbacks"] == 50
+    shares = [web.log().count("callback.accepted") - was for web, was in zip(replicas.webs, before, strict=True)]
+    assert sum(shares) == 50 and min(shares) > 10, shares
+
+
+async def test_a_hundred_posts_with_one_key_over_both_webs_are_one_task_and_one_submit(
+    world: World, replicas: Replicas
+) -> None:
+    plan = world.fluxapi_ai.script(new_prompt())
+    replies = await asyncio.gather(*(replicas.api.post_task(MODEL, plan.prompt, key="hundred") for _ in range(100)))
+    assert sorted(reply.status_code for reply in replies) == [200] * 99 + [202]
+    (task_id,) = {reply.json()["id"] for reply in replies}
+    await replicas.api.accepted(task_id)
+    assert len(plan.submits) == 1
+    assert all("replayed" in web.log() for web in replicas.webs)
+
+
+async def test_callback_poll_deadline_and_cancel_at_the_same_instant_leave_one_end_and_one_event(
+    world: World, replicas: Replicas
+) -> None:
+    """The last poll is made at the deadline; callbacks and cancels over both webs come around the same moment."""
+    fake = world.acedata
+    found = await asyncio.gather(*(running(replicas, fake, timeout_s=4) for _ in range(24 * TIMES)))
+    for _, plan in found[::3]:  # their last poll says nothing, so that it is the deadline that ends them
+        plan.polls[0] = "running"
+
+    async def race(number: int, task_id: str, plan: Plan) -> None:
+        ends_at = datetime.fromisoformat((await replicas.api.task(task_id))["deadline_at"])
+        early_s = EARLY_S[number % len(EARLY_S)]
+        await asyncio.sleep((ends_at - datetime.now(UTC)).total_seconds() - early_s)
+        cancels = [web.client.post(f"/v1/tasks/{task_id}/cancel") for web in replicas.webs]
+        callbacks = [fake.callback(plan.job, outcome) for outcome in ("success", "failed")]
+        answers: list[Any] = await asyncio.gather(*(callbacks + cancels if number % 2 else cancels + callbacks))
+        assert Counter(getattr(one, "status", None) or one.status_code for one in answers).keys() <= {200, 409}
+        assert [one.status for one in answers if hasattr(one, "status")] == [200, 200]
+
+    await asyncio.gather(*(race(number, *one) for number, one in enumerate(found)))
+    finals = await check_ends(replicas, {task_id for task_id, _ in found})
+    winners = Counter(event["data"]["tracking"]["via"] for event in finals)
+    print(f"ended by: {dict(winners)}")
+    assert len(winners) > 1, "one always won, so nothing was tested"
+    for task_id, _ in found:
+        lines = Counter(line["type"] for line in await replicas.api.timeline(task_id))
+        assert sum(lines[f"task.{state}"] for state in FINAL) == 1, lines
+        assert sum(count for kind, count in lines.items() if kind.startswith("callback.")) == 2, lines
+
+
+class Follower:
+    """A client of the event stream that goes on where it was, wherever the balancer sends it, as browsers do."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+        self.ids: list[str] = []
+        self.connections = 0
+
+    async def follow(self) -> None:
+        while True:
+            with suppress(httpx.TransportError, AssertionError):
+                async with self._replicas.api.stream(self.ids[-1] if self.ids else None) as stream:
+                    self.connections += 1
+                    while True:
+                        self.ids.append((await stream.next(60)).id)
+            await asyncio.sleep(0.05)
+
+
+async def test_streams_and_waits_of_a_killed_web_go_on_at_the_other_without_a_gap_or_a_repeat(
+    world: World, replicas: Replicas
+) -> None:
+    """Events are committed by both webs at once all the time, so that their transactions overtake each other."""
+    fake, count = world.fluxapi_ai, 120 * TIMES
+    found = await asyncio.gather(*(running(replicas, fake) for _ in range(count)))
+    followers = [Follower(replicas) for _ in range(20)]
+    following = [asyncio.create_task(one.follow()) for one in followers]
+    await until(lambda: all(one.connections for one in followers), what="every stream open")
+    waiting = [asyncio.create_task(waited(replicas, task_id)) for task_id, _ in found[-20:]]
+    before = len(await replicas.api.events())
+    ending = asyncio.create_task(end_all(replicas, fake, found))
+    await until(lambda: any(len(one.ids) > count // 4 for one in followers), 30, "a part of the events")
+    await replicas.webs[0].kill()
+    await ending
+    await replicas.webs[0].start()
+    last = await replicas.api.submit(MODEL, new_prompt())
+    await replicas.client.post(f"/v1/tasks/{last['id']}/cancel")
+    told = [event["id"] for event in await replicas.api.events()][before:]
+    assert len(told) == count + 1
+    await until(lambda: all(one.ids[-1:] == told[-1:] for one in followers), 20, "every stream at its end")
+    assert {task["status"] for task in await asyncio.gather(*waiting)} <= FINAL
+    for task in following:
+        task.cancel()
+    await asyncio.gather(*following, return_exceptions=True)
+    for one in followers:
+        assert one.ids == told
+    again = sum(one.connections - 1 for one in followers)
+    print(f"{len(told)} events to 20 clients, who reconnected {again} times: no gap, no repeat")
+    assert again >= 5, "hardly anybody was on the web that died"
+
+
+async def waited(replicas: Replicas, task_id: str) -> dict[str, Any]:
+    """A long poll, asked again when its web dies over it."""
+    while True:
+        with suppress(httpx.TransportError):
+            reply = await replicas.client.get(f"/v1/tasks/{task_id}", params={"wait": 30}, timeout=40)
+            if reply.status_code == 200 and reply.json()["status"] in FINAL:
+                return dict(reply.json())
+        await asyncio.sleep(0.05)
+
+
+async def end_all(replicas: Replicas, fake: FakeProvider, found: list[tuple[str, Plan]]) -> None:
+    """By callbacks and cancels in turn, some at once over both webs, each again until it was answered."""
+    api, gate = Api(replicas.client), asyncio.Semaphore(8)
+
+    async def end(number: int, task_id: str, plan: Plan) -> None:
+        async with gate:
+            while True:
+                with suppress(httpx.TransportError):
+                    if number % 2:
+                        status = (await fake.callback(plan.job)).status
+                    else:
+                        status = (await api.client.post(f"/v1/tasks/{task_id}/cancel")).status_code
+                    if status == 200:
+                        return
+                await asyncio.sleep(0.05)
+
+    await asyncio.gather(*itertools.starmap(end, ((number, *one) for number, one in enumerate(found))))

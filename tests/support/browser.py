@@ -1,0 +1,106 @@
+"""A real browser that lets nothing pass: what it complains of, and what axe finds, fails the test."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, Request, Response, WebError
+
+MISSING = "no Chromium here: scripts/ensure-chromium installs it"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SHOTS = "TASKHOOK_SHOTS"
+"""Names the folder that screenshots go to; without it none is taken."""
+Theme = Literal["light", "dark"]
+THEMES: tuple[Theme, ...] = ("light", "dark")
+SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
+AXE_SCRIPT = Axe().axe_script
+AXE_RUN = """async (rules) => {
+  const only = rules ? {runOnly: {type: 'rule', values: rules}} : {};
+  const found = await axe.run({resultTypes: ['violations'], ...only});
+  return found.violations.filter(one => ['serious', 'critical'].includes(one.impact)).map(
+    one => `${one.id}: ${one.help}: ${one.nodes.map(node => node.html).slice(0, 4).join(' | ')}`);
+}"""
+RULES: dict[Theme, list[str] | None] = {"light": None, "dark": ["color-contrast"]}
+"""All of them once a size; another theme changes colours alone."""
+SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+IS_DARK = """() => {
+  const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).map(Number);
+  return r + g + b < 384;
+}"""
+AWAY = "net::ERR_ABORTED"
+"""What is still loading when the visitor goes on to another page."""
+
+
+def find_chromium() -> str | None:
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+class Visitor:
+    """One person at one service, in a browser context of their own."""
+
+    def __init__(self, context: BrowserContext, page: Page, origin: str) -> None:
+        self.context = context
+        self.page = page
+        self.origin = origin
+        self.complaints: list[str] = []
+        self.tolerated: set[int] = set()
+        """Statuses of refusals that the test asks for."""
+        context.on("console", self._hear)
+        context.on("weberror", self._catch)
+        context.on("requestfailed", self._miss)
+        context.on("response", self._judge)
+
+    async def open(self, path: str) -> Response:
+        """Goes there and waits until the page and what it loads is there."""
+        response = await self.page.goto(self.origin + path)
+        assert response is not None
+        return response
+
+    async def inspect(self, name: str) -> None:
+        """The page as it is now, in both themes and on both sizes: accessible, no wider than the screen, pictured."""
+        await self.page.evaluate(AXE_SCRIPT)
+        for size, (width, height) in SIZES.items():
+            await self.page.set_viewport_size({"width": width, "height": height})
+            for theme in THEMES:
+                await self._inspect(f"{name}-{size}-{theme}", theme)
+        await self.page.set_viewport_size({"width": 1440, "height": 900})
+
+    async def _inspect(self, name: str, theme: Theme) -> None:
+        await self.page.emulate_media(color_scheme=theme)
+        assert await self.page.evaluate(IS_DARK) == (theme == "dark"), f"{name} does not follow the theme"
+        assert await self.page.evaluate(SIDEWAYS) <= 0, f"{name} is wider than the screen"
+        findings: list[str] = await self.page.evaluate(AXE_RUN, RULES[theme])
+        await self.shoot(name)
+        assert not findings, f"{name}:\n" + "\n".join(findings)
+
+    async def shoot(self, name: str) -> None:
+        """A picture of the whole page, where a folder for them is named."""
+        if folder := os.environ.get(SHOTS):
+            await asyncio.to_thread(Path(folder).mkdir, parents=True, exist_ok=True)
+            await self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        """A status is judged by the response itself."""
+        ours = message.location.get("url", "").startswith(self.origin)
+        if message.type == "error" and not (ours and "the server responded with a status of" in message.text):
+            self.complaints.append(f"console: {message.text}")
+
+    def _catch(self, error: WebError) -> None:
+        self.complaints.append(f"page error: {error.error}")
+
+    def _miss(self, request: Request) -> None:
+        if request.url.startswith(self.origin) and request.failure != AWAY:
+            self.complaints.append(f"failed: {request.method} {request.url}: {request.failure}")
+
+    def _judge(self, response: Response) -> None:
+        if response.url.startswith(self.origin) and response.status >= 400 and response.status not in self.tolerated:
+            self.complaints.append(f"refused: {response.request.method} {response.url}: {response.status}")
+
+
+def options(**more: Any) -> dict[str, Any]:
+    """Of a context: the desktop, and no movement, so that what is judged is at rest."""
+    width, height = SIZES["desktop"]
+    return {"viewport": {"width": width, "height": height}, "reduced_motion": "reduce", "locale": "en-GB", **more}
