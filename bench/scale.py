@@ -1,6 +1,7 @@
 """What the store's work costs with many tasks beside what it costs with a thousand, on the same machine, alternating.
 
-python -m bench.scale --tasks 1000000 --on sqlite|postgresql [--waiting 0.1] [--stale] [--rounds 15]
+python -m bench.scale --tasks 1000000 --on sqlite|postgresql [--waiting 0.1] [--due 0.1] [--stale] [--rounds 15]
+    [--only claim]
 """
 
 import argparse
@@ -15,7 +16,8 @@ from datetime import timedelta
 import msgspec
 
 from bench.fill import RARE, Shape, created_at_ms, fill, shape_of
-from bench.run import free_port, process, service_env
+from bench.calls import service_env
+from bench.processes import free_port, process
 from service.core.ids import prefixed_uuid7
 from service.core.schedule import Policy
 from service.core.times import from_ms, to_ms
@@ -37,6 +39,7 @@ OLD = 100
 POLICY = Policy(callbacks=False, polling=True, blocking=False)
 WIDE = Limits(submits=100_000, window_s=1.0, max_in_flight=500)
 TARGET = 1.5
+START = "start until ready"
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,10 +262,12 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-async def compare(small: Store, large: Store, rounds: int) -> list[Figure]:
+async def compare(small: Store, large: Store, rounds: int, only: str = "") -> list[Figure]:
     """Each operation on the one and the other in turn, the median of the rounds after a few that are not counted."""
     found = []
     for name, operation in OPERATIONS.items():
+        if only not in name:
+            continue
         times: dict[Store, list[float]] = {small: [], large: []}
         for _ in range(rounds + WARM):
             for store, taken in times.items():
@@ -301,18 +306,18 @@ async def filled(url: str, shape: Shape, *, stale: bool = False):  # type: ignor
         await driver.close()
 
 
-async def measure(
-    urls: tuple[str, str], tasks: int, *, waiting: float = 0.1, stale: bool = False, rounds: int = 15
-) -> list[Figure]:
+async def measure(urls: tuple[str, str], given: argparse.Namespace) -> list[Figure]:
     """On two databases, the first for a thousand tasks, which are filled if they are empty."""
     now = RealEnv().now()
     async with (
-        filled(urls[0], shape_of(SMALL, waiting, now)) as small,
-        filled(urls[1], shape_of(tasks, waiting, now), stale=stale) as large,
+        filled(urls[0], shape_of(SMALL, given.waiting, given.due, now)) as small,
+        filled(urls[1], shape_of(given.tasks, given.waiting, given.due, now), stale=given.stale) as large,
     ):
-        found = await compare(small, large, rounds)
+        found = await compare(small, large, given.rounds, given.only)
+    if given.only not in START:
+        return found
     starts = [await start_ms(url, 3) for url in urls]
-    return [*found, Figure(name="start until ready", small_ms=starts[0], large_ms=starts[1])]
+    return [*found, Figure(name=START, small_ms=starts[0], large_ms=starts[1])]
 
 
 async def databases(on: str, folder: str, stack: AsyncExitStack) -> tuple[str, str]:
@@ -339,16 +344,16 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--on", choices=["sqlite", "postgresql"], default="sqlite")
-    parser.add_argument("--waiting", type=float, default=0.1, help="which part of the tasks and deliveries is due")
+    parser.add_argument("--waiting", type=float, default=0.1, help="which part of the tasks is due")
+    parser.add_argument("--due", type=float, default=0.1, help="for which part of the tasks a delivery is due")
+    parser.add_argument("--only", default="", help="operations with this in their name")
     parser.add_argument("--stale", action="store_true", help="the planner's statistics are of a thousand tasks")
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="taskhook-scale-") as folder:
         async with AsyncExitStack() as stack:
             urls = await databases(given.on, folder, stack)
-            print(
-                table(await measure(urls, given.tasks, waiting=given.waiting, stale=given.stale, rounds=given.rounds))
-            )
+            print(table(await measure(urls, given)))
 
 
 if __name__ == "__main__":

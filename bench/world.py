@@ -4,7 +4,8 @@
 
 It speaks fluxapi.ai's wire format. A submit is answered and its callback sent over one of a few kept connections; a
 post to /hook is answered 204. `GET /figures` tells what was seen and begins anew: submits, callbacks and their
-statuses, hooks, and for each hook the milliseconds from its task's callback being sent.
+statuses, hooks with the times of the first and the last, and for each hook the milliseconds from its task's callback
+being sent.
 """
 
 import asyncio
@@ -40,11 +41,11 @@ class World:
         self.submits = self.hooks = 0
         self.statuses: Counter[int] = Counter()
         self.ms: list[float] = []
+        self.first_at = self.last_at = 0.0
 
     def figures(self) -> bytes:
-        told = json.dumps(
-            {"submits": self.submits, "hooks": self.hooks, "statuses": self.statuses, "ms": self.ms}
-        ).encode()
+        counts = {"submits": self.submits, "hooks": self.hooks, "statuses": self.statuses}
+        told = json.dumps({**counts, "ms": self.ms, "first_at": self.first_at, "last_at": self.last_at}).encode()
         self.begin()
         return told
 
@@ -70,6 +71,8 @@ class World:
 
     def hear(self, body: bytes) -> None:
         self.hooks += 1
+        self.last_at = time.time()
+        self.first_at = self.first_at or self.last_at
         found = TASK_ID.search(body)
         if found and (sent_at := self.sent_at.pop(found[1], None)):
             self.ms.append((time.perf_counter() - sent_at) * 1000)

@@ -1,4 +1,4 @@
-"""Links of the repository as links of the site: to its pages, to the heading under which a page shows a file, or to a copy."""
+"""Links of the repository as links of the site: to a page, to the heading under which a file is shown, or to a copy."""
 
 import os
 import posixpath

@@ -13,9 +13,25 @@ DAY_S = 24 * 3600
 
 
 def render_part(provider_id: str, part: str) -> str:
+    if part == "overview":
+        return render_overview()
     provider = PROVIDERS[provider_id]
     parts = {"glance": render_glance, "models": render_models, "options": render_options, "errors": render_errors}
     return parts[part](provider)
+
+
+def render_overview() -> str:
+    rows = (
+        (
+            f"[{name}]({name}.md)",
+            models,
+            tracked_by(provider.capabilities),
+            describe_life(provider.capabilities.result_life_s),
+        )
+        for name, provider in PROVIDERS.items()
+        for models in [codes(model.name for model in provider.capabilities.models)]
+    )
+    return render_table(("Provider", "Models", "Tracked by", "A result's link lives"), rows)
 
 
 def render_glance(provider: Provider) -> str:
@@ -34,7 +50,7 @@ def render_glance(provider: Provider) -> str:
 
 def tracked_by(can: Capabilities) -> str:
     if can.blocking:
-        return "the submit's own answer: the worker holds the call until the picture is there"
+        return "the submit's own answer, held by the worker"
     return "a callback, and polls when it is late" if can.callbacks else "polls"
 
 
@@ -44,7 +60,7 @@ def describe_limits(limits: Limits) -> str:
 
 
 def describe_life(life_s: float | None) -> str:
-    return "not told by the provider: `expires_at` is null" if life_s is None else f"{life_s / DAY_S:g} days"
+    return "not documented" if life_s is None else f"{life_s / DAY_S:g} days"
 
 
 def render_models(provider: Provider) -> str:
@@ -76,7 +92,9 @@ def _shape(model: Model) -> str:
 
 def _count(model: Model) -> str:
     made = "1" if model.max_images == 1 else f"1 to {model.max_images}"
-    return f"{made}, edits {model.max_images_edit}" if model.edits and model.max_images_edit != model.max_images else made
+    return (
+        f"{made}, edits {model.max_images_edit}" if model.edits and model.max_images_edit != model.max_images else made
+    )
 
 
 def render_options(provider: Provider) -> str:

@@ -25,7 +25,7 @@ class Checks:
         """Raises Conflict while this endpoint is checked and for a while after it, Unavailable when there are many."""
         if time.monotonic() < self._shut_until.get(endpoint_id, 0.0):
             raise Conflict("This endpoint is being checked, or was a moment ago. Try again in ten seconds.")
-        with self._slots.taken():
+        with self._slots:
             self._shut(endpoint_id, float("inf"))
             try:
                 yield

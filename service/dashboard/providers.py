@@ -34,7 +34,7 @@ async def show(visit: Visit) -> Answer:
     found = (await visit.ask("GET /v1/providers", ProviderList)).data
     reads, since = visit.web.store.reads, _midnight(visit.now) - timedelta(days=DAYS - 1)
     loads = await reads.account_loads({one.id: one.limits for one in found if one.configured}, visit.now)
-    charges = await reads.recent_charges(since)
+    charges = await visit.site.spending.since(since)
     states = [
         State(provider=one, load=loads.get(one.id, IDLE), spend=_spend(charges, one.id, visit.now)) for one in found
     ]

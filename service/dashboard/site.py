@@ -8,6 +8,7 @@ from service.dashboard.assets import Assets
 from service.dashboard.checks import Checks
 from service.dashboard.pages import Templates
 from service.dashboard.sessions import Sessions
+from service.dashboard.spending import Spending
 from service.dashboard.statistics import Statistics
 from service.web.context import Web
 
@@ -34,6 +35,7 @@ class Site:
         self.sandbox = sandbox
         self.assets = _assets()
         self.checks = Checks()
+        self.spending = Spending(web.store.reads)
         self.statistics = Statistics(web.store.reads, web.providers)
         self.templates = _templates()
         pictures = f"https: {sandbox}" if sandbox else "https:"

@@ -1,10 +1,10 @@
 """What a provider is to the rest of Taskhook: declared data, and pure functions between values and bytes."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,6 +19,7 @@ USER_AGENT = f"Taskhook/{version('taskhook')}"
 POLL_TIMEOUT_S = 30.0
 DEPTH_MAX = 100
 """Levels of nesting in foreign JSON: far more than any provider sends, far fewer than Python's stack."""
+_WEB_URL = re.compile(r"https?://([^/?#@\s]*@)?(\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]+)(:\d*)?([/?#]\S*)?", re.IGNORECASE)
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,12 +184,7 @@ def build_call(
 
 def is_web_url(value: str) -> bool:
     """An absolute http or https URL of printable characters, with a host; the empty string is none."""
-    try:
-        parts = urlsplit(value)
-        host = parts.hostname
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(host) and value.isprintable() and " " not in value
+    return _WEB_URL.fullmatch(value) is not None and value.isprintable()
 
 
 def is_too_deep(value: Any) -> bool:

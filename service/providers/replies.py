@@ -4,7 +4,6 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -150,7 +149,8 @@ def expires_at(reply: HttpReply, life_s: float | None) -> str | None:
 
 def content_type(url: str) -> str | None:
     """By the suffix of the URL's path."""
-    return CONTENT_TYPES.get(urlsplit(url).path.rpartition(".")[2].lower())
+    path = url.partition("#")[0].partition("?")[0]
+    return CONTENT_TYPES.get(path.rpartition(".")[2].lower())
 
 
 def read_images(items: Any, key: str, expiry: str | None) -> tuple[Image, ...]:

@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Answered however much is going on."""
+NO_PLACE = nullcontext()
 GONE = 499
 """In metrics alone: the client hung up before it was answered."""
 SECURITY: Headers = (
@@ -62,7 +63,7 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         try:
-            with nullcontext() if scope["path"] in ALWAYS else self._requests.taken():
+            with NO_PLACE if scope["path"] in ALWAYS else self._requests:
                 await self._app(scope, receive, exchange.send)
         except ClientGone:
             return

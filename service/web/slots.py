@@ -9,23 +9,20 @@ RETRY_AFTER_S = 1
 
 
 class Slots:
-    """Places for what goes on at the same time."""
+    """Places for what goes on at the same time: `with` takes one, and raises Unavailable if none is left."""
 
     def __init__(self, limit: int, what: str) -> None:
         self._limit = limit
         self._what = what
         self._taken = 0
 
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Raises Unavailable when there is none left."""
+    def __enter__(self) -> None:
         if self._taken >= self._limit:
             raise Unavailable(f"Too many {self._what} at once.", retry_after_s=RETRY_AFTER_S, cause="full")
         self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._taken -= 1
 
     @contextmanager
     def lent(self) -> Iterator[None]:

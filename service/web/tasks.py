@@ -160,7 +160,7 @@ async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Ta
     with web.store.bus.subscribed(task_id) as bell:
         task = await web.store.reads.get_task(task_id)
         while not task.is_final and (left_s := until - time.monotonic()) > 0:
-            with web.waits.taken(), web.requests.lent():
+            with web.waits, web.requests.lent():
                 rang = await first_of(left_s, bell.wait(None), gone(call.receive), web.running.stopping.wait())
             if rang != 0:
                 break

@@ -40,7 +40,7 @@ async def furnish(site: Site) -> Furnished:
     made.disabled = (await api.endpoint(bad.url, enabled=False, providers=["acedata"], metadata={"shop": "berlin"}))[
         "id"
     ]
-    count = len(PROMPTS) * 3
+    count = len(PROMPTS) * 2
     tasks = [
         await api.submit(
             MODELS[n % len(MODELS)], PROMPTS[n % len(PROMPTS)], metadata={"shop": "berlin", "order": str(n)}

@@ -57,7 +57,7 @@ async def test_a_task_moves_through_its_states_before_ones_eyes(visitor: Visitor
     await expect(page.locator("#why").get_by_text("succeeded").first).to_be_visible(timeout=15_000)
     await expect(page.locator(".picture img")).to_have_js_property("naturalWidth", await _width(page))
     await expect(page.locator("#payload-input")).to_have_attribute("open", "")
-    await expect(page.get_by_text("Called back: done")).to_be_visible()
+    await expect(page.get_by_text("Called back: done", exact=True)).to_be_visible()
     await visitor.inspect("task-succeeded")
     await visitor.open("/")
     await expect(page.get_by_role("heading", name="Tasks ended")).to_be_visible()

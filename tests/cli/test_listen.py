@@ -47,6 +47,7 @@ async def test_a_service_that_is_killed_leaves_no_gap_and_no_repeat(world: World
         await service.start()
         await publish(world, service, 2)
         await until(lambda: len(local.received) == 4)
+        await until(lambda: (tmp_path / "place").read_text() == got(local)[-1] + "\n")
         ended = await listening.interrupt()
     assert ended.code == 130
     assert "Traceback" not in ended.err

@@ -17,6 +17,7 @@ from service.core.views import TaskView
 from service.dashboard.charts import draw_days
 from service.dashboard.parameters import entered_of, parameters_of, read_request
 from service.dashboard.snippets import curl_snippet, python_snippet
+from service.dashboard.spending import Spending
 from service.providers import PROVIDERS
 from service.providers.base import Model, Option
 from service.store import faults
@@ -165,6 +166,20 @@ async def test_what_was_charged_is_shown_by_day(site: Site, api: httpx.AsyncClie
     await site.learn(task["id"], picture(cost=2.5), "poll")
     page = await browser.page("/providers")
     assert "credits in 14 days, for 1 task" in page and f"{site.env.now():%Y-%m-%d}: 2.5 credits" in page
+
+
+async def test_what_was_charged_is_added_up_once_for_all_open_pages(
+    site: Site, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spending, since = Spending(site.reads), site.env.now()
+    task = await site.run(api)
+    await site.learn(task["id"], picture(cost=2.5), "poll")
+    assert (await spending.since(since)).tasks == {"fluxapi-ai": 1}
+    another = await site.run(api, provider_task_id="job-2")
+    await site.learn(another["id"], picture(cost=1), "poll")
+    assert (await spending.since(since)).tasks == {"fluxapi-ai": 1}
+    monkeypatch.setattr(spending, "_until", 0.0)
+    assert (await spending.since(since)).tasks == {"fluxapi-ai": 2}
 
 
 def test_a_chart_of_days_has_a_bar_for_each() -> None:

@@ -209,7 +209,7 @@ async def test_a_start_on_a_newer_database_says_so_in_one_line(world: World) -> 
     service = await world.start()
     await service.terminate()
     with closing(sqlite3.connect(service.directory / "taskhook.db")) as database:
-        database.execute("insert into migrations values ('9999_future', 1)")
+        database.execute("insert into migrations (name, applied_ms) values ('9999_future', 1)")
         database.commit()
     service.log_path.unlink()
     said = await fails_to_start(service)

@@ -1,0 +1,33 @@
+"""Callbacks a second: verified, matched, stored with event and deliveries, durable before the 200."""
+
+import tempfile
+from collections.abc import Sequence
+
+from bench.calls import bare, callback_requests, load, new_database, service_env
+from bench.figures import Figure, Pair, Plan, ratio_figure
+from bench.processes import free_port, process
+from bench.stock import Stock
+
+COUNT = 6_000
+
+
+def on_sqlite(plan: Plan) -> Sequence[Figure]:
+    found = [_one_round(plan.of(COUNT), None) for _ in range(plan.rounds)]
+    return [ratio_figure("callbacks, SQLite", found, 0.6)]
+
+
+def on_postgres(plan: Plan) -> Sequence[Figure]:
+    if plan.server is None:
+        return []
+    found = [_one_round(plan.of(COUNT), new_database(plan.server)) for _ in range(plan.rounds)]
+    return [ratio_figure("callbacks, PostgreSQL", found, 0.45, "the server shares its core with the load")]
+
+
+def _one_round(count: int, database_url: str | None) -> Pair:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        env = service_env(port, folder, database_url)
+        requests = callback_requests(Stock(env["TASKHOOK_DATABASE_URL"]).fill(running=count))
+        with process(["-m", "service", "serve"], port, "/readyz", folder, env) as pid:
+            seen = load(port, requests, pid)
+    return seen, bare(requests)

@@ -1,0 +1,153 @@
+"""The whole life of a task: accepted, submitted, called back, delivered, all stored; its cost, and how fast it goes."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import msgspec
+
+from bench.calls import (
+    ask,
+    bare,
+    create_requests,
+    load,
+    main_process,
+    new_database,
+    service_env,
+    with_provider,
+    world,
+)
+from bench.figures import Figure, Plan
+from bench.processes import cpu_seconds, cpu_seconds_of_all, free_port, process, until
+from tests.support.postgres import Server
+
+COUNT = 4_000
+IN_FLIGHT = 100
+PACED_S = 8.0
+"""How long a load of so many a second lasts."""
+FEW_PER_S = 100.0
+WARM = 64
+"""So many tasks come before those that are measured at a rate: a first one finds neither connections nor plans."""
+OPEN = ("deliveries?status=sending", "deliveries?status=pending")
+
+
+class Lives(msgspec.Struct, frozen=True, kw_only=True):
+    """What some tasks cost from end to end; the milliseconds are from the callback's sending to the subscriber."""
+
+    per_s: float
+    cpu_us: float
+    ms: tuple[float, ...]
+
+    def at(self, share: float) -> float:
+        return sorted(self.ms)[int(len(self.ms) * share)]
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A service between its provider and its subscriber; `cpu_s` is what it has used so far, its database with it."""
+
+    pid: int
+    port: int
+    world_port: int
+    cpu_s: Callable[[], float]
+
+    def take(self, count: int, rate: float = 0.0) -> Lives:
+        """So many tasks, as fast as it goes or at a rate."""
+        ask(self.world_port, "/figures")
+        before, began = self.cpu_s(), time.time()
+        load(self.port, create_requests(count), self.pid, rate)
+        ms: list[float] = []
+        until(lambda: self._hear(ms) >= count, "every task's event is delivered")
+        took = time.time() - began
+        until(self._is_idle, "every delivery is recorded")
+        return Lives(per_s=count / took, cpu_us=(self.cpu_s() - before) / count * 1e6, ms=tuple(ms))
+
+    def _hear(self, ms: list[float]) -> int:
+        ms += ask(self.world_port, "/figures")["ms"]
+        return len(ms)
+
+    def _is_idle(self) -> bool:
+        return not any(ask(self.port, f"/v1/{path}&limit=1")["data"] for path in OPEN)
+
+
+@contextmanager
+def running(server: Server | None = None) -> Iterator[Running]:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, world(folder) as world_port:
+        env = service_env(port, folder, new_database(server) if server else None) | with_provider(world_port)
+        with process(["-m", "service", "serve"], port, "/readyz", folder, env) as pid:
+            url = f"http://127.0.0.1:{world_port}/hook"
+            ask(port, "/v1/endpoints", {"url": url, "max_in_flight": IN_FLIGHT})
+            yield Running(pid=pid, port=port, world_port=world_port, cpu_s=_meter(pid, server))
+
+
+def _meter(pid: int, server: Server | None) -> Callable[[], float]:
+    if server is None:
+        return partial(cpu_seconds, pid)
+    database = main_process(server)
+    return lambda: cpu_seconds(pid) + cpu_seconds_of_all(database)
+
+
+def on_sqlite(plan: Plan) -> Sequence[Figure]:
+    """At full speed; then, in services of the same kind, at a tenth of that, and at 100 a second."""
+    full = _full(plan, plan.rounds, None)
+    tenth = sorted(seen.per_s for seen, _ in full)[len(full) // 2] / 10
+    slow: list[tuple[Lives, Lives]] = []
+    for _ in range(plan.few_rounds):
+        with running() as service:
+            service.take(WARM)
+            slow.append((_paced(service, tenth, plan), _paced(service, FEW_PER_S, plan)))
+    return [
+        *_costs("SQLite", full, 450.0, 9.5),
+        _latency(f"callback to subscriber at a tenth ({tenth:.0f}/s), p99", [at for at, _ in slow], 0.99, 10.0),
+        _latency("callback to subscriber at 100/s, p50", [few for _, few in slow], 0.5, 1.9),
+        _latency("callback to subscriber at 100/s, p99", [few for _, few in slow], 0.99, 3.3),
+    ]
+
+
+def on_postgres(plan: Plan) -> Sequence[Figure]:
+    if plan.server is None:
+        return []
+    return _costs("PostgreSQL", _full(plan, plan.few_rounds, plan.server), None, None)
+
+
+Lived = tuple[Lives, dict[str, float]]
+"""And the bare route beside it."""
+
+
+def _full(plan: Plan, rounds: int, server: Server | None) -> list[Lived]:
+    found = []
+    for _ in range(rounds):
+        with running(server) as service:
+            count = plan.of(COUNT)
+            found.append((service.take(count), bare(create_requests(count))))
+    return found
+
+
+def _paced(service: Running, rate: float, plan: Plan) -> Lives:
+    return service.take(max(round(rate * PACED_S * plan.part), 50), rate)
+
+
+def _costs(on: str, full: Sequence[Lived], most_us: float | None, most_bare: float | None) -> list[Figure]:
+    cpu_us, bare_us = tuple(seen.cpu_us for seen, _ in full), tuple(beside["cpu_us"] for _, beside in full)
+    speed, bare_speed = tuple(seen.per_s for seen, _ in full), tuple(beside["per_s"] for _, beside in full)
+    included = "service and database server" if on == "PostgreSQL" else "all threads of the service"
+    name = f"end to end, {on}"
+    return [
+        Figure(name=f"{name}: tasks", unit="/s", values=speed, yardsticks=bare_speed, cpu_us=cpu_us, bare_us=bare_us),
+        Figure(name=f"{name}: processor time a task", unit="us", values=cpu_us, target=most_us, at_most=True),
+        Figure(
+            name=f"{name}: the same in bare requests",
+            unit="us",
+            values=cpu_us,
+            yardsticks=bare_us,
+            target=most_bare,
+            at_most=True,
+            note=included,
+        ),
+    ]
+
+
+def _latency(name: str, seen: list[Lives], share: float, target: float) -> Figure:
+    return Figure(name=name, unit="ms", values=tuple(one.at(share) for one in seen), target=target, at_most=True)

@@ -1,0 +1,28 @@
+"""What providers charged lately, added up for all open pages together: they look again every few seconds."""
+
+import asyncio
+import time
+from datetime import datetime
+
+from service.store.figures import Charges
+from service.store.reads import Reads
+
+KEPT_S = 30.0
+
+
+class Spending:
+    """Not older than half a minute."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+        self._since: datetime | None = None
+        self._charges: Charges | None = None
+        self._until = 0.0
+        self._reading = asyncio.Lock()
+
+    async def since(self, since: datetime) -> Charges:
+        async with self._reading:
+            if self._charges is None or since != self._since or time.monotonic() >= self._until:
+                self._charges = await self._reads.recent_charges(since)
+                self._since, self._until = since, time.monotonic() + KEPT_S
+            return self._charges
