@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test flows-on-replicas chaos fuzz lint bench lock clean
+.PHONY: run setup test flows-on-replicas chaos fuzz lint bench docs lock clean
 
 run: $(VENV)/.run-ready  ## start the service with its sandbox
 	@$(BIN)/taskhook dev
@@ -32,8 +32,12 @@ lint: setup
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service
 	@$(BIN)/python scripts/audit.py
 
-bench: setup  ## callbacks and tasks a second, beside a bare route measured in the same run
-	@$(BIN)/python -m bench.run
+bench: setup  ## all figures of docs/performance.md beside their yardsticks, in some minutes: make bench OPTIONS="--only callbacks"
+	@$(BIN)/python -m bench.run $(OPTIONS)
+
+docs: setup  ## this documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+	@echo "Look at it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 lock:  ## renew the two lock files (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml -o requirements.lock

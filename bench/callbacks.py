@@ -1,4 +1,7 @@
-"""Callbacks a second: verified, matched, stored with event and deliveries, durable before the 200."""
+"""Callbacks a second: verified, matched, stored with event and deliveries, durable before the 200.
+
+An endpoint has subscribed; no worker runs, so that taking callbacks alone counts.
+"""
 
 import tempfile
 from collections.abc import Sequence
@@ -27,7 +30,8 @@ def _one_round(count: int, database_url: str | None) -> Pair:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder, database_url)
-        requests = callback_requests(Stock(env["TASKHOOK_DATABASE_URL"]).fill(running=count))
-        with process(["-m", "service", "serve"], port, "/readyz", folder, env) as pid:
+        stock = Stock(env["TASKHOOK_DATABASE_URL"], endpoint_url="http://127.0.0.1:9/hook")
+        requests = callback_requests(stock.fill(running=count))
+        with process(["-m", "service", "web"], port, "/readyz", folder, env) as pid:
             seen = load(port, requests, pid)
     return seen, bare(requests)

@@ -16,7 +16,7 @@ from bench.stock import Stock, count_rows, make_due
 
 COUNT = 10_000
 CONCURRENCY = 64
-LEAD_S = 4.0
+LEAD_S = 3.0
 """From the start of the service until all is due at once."""
 OPEN = "status in ('pending', 'sending')"
 

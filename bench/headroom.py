@@ -8,7 +8,7 @@ from bench.calls import CONNECTIONS, CREATE, bare, create_requests, load, packed
 from bench.figures import Figure, Plan, ratio_figure
 from bench.processes import SERVICE, free_port, process, tool
 
-COUNT = 20_000
+COUNT = 10_000
 
 
 def tools(plan: Plan) -> Sequence[Figure]:
@@ -16,7 +16,7 @@ def tools(plan: Plan) -> Sequence[Figure]:
     count = plan.of(COUNT)
     driven = [(_generator(count), bare(create_requests(count))) for _ in range(plan.few_rounds)]
     with tempfile.TemporaryDirectory() as folder, world(folder) as port:
-        posted = [(_answers(port, "/hook", count), bare_posts(port, count)) for _ in range(plan.few_rounds)]
+        posted = [(_answers(port, "/hook", count), _bare_posts(port, count)) for _ in range(plan.few_rounds)]
         submitted = [_answers(port, "/submit", count) for _ in range(plan.few_rounds)]
     return [
         ratio_figure("headroom: load generator", driven, None, "yardstick: the bare route"),
@@ -48,7 +48,7 @@ def _answers(port: int, path: str, count: int) -> float:
     return float(seen["per_s"])
 
 
-def bare_posts(port: int, count: int) -> float:
+def _bare_posts(port: int, count: int) -> float:
     """A second, of a bare aiohttp client on the core that the service has in its turn."""
-    url = f"http://127.0.0.1:{port}/hook"
-    return float(tool(["-m", "bench.bare_client", url, str(count), str(CONNECTIONS)], CREATE.encode(), SERVICE)["per_s"])
+    given = [f"http://127.0.0.1:{port}/hook", str(count), str(CONNECTIONS)]
+    return float(tool(["-m", "bench.bare_client", *given], CREATE.encode(), SERVICE)["per_s"])

@@ -35,12 +35,10 @@ def open_work(plan: Plan) -> Sequence[Figure]:
 
             until(all_came, "what is due is delivered")
             worked = resident_mib(pid)
-    what = f"memory, {count:,} running tasks and {count:,} waiting deliveries"
+    names = f"{count:,} running tasks and {count:,} waiting deliveries", f"the same after {CLAIMED:,} deliveries"
     return [
-        Figure(name=what, unit="MiB", values=(at_rest,), target=150.0, at_most=True),
-        Figure(
-            name=f"memory, the same after {CLAIMED:,} deliveries", unit="MiB", values=(worked,), target=150.0, at_most=True
-        ),
+        Figure(name=f"memory, {name}", unit="MiB", values=(found,), target=150.0, at_most=True)
+        for name, found in zip(names, (at_rest, worked), strict=True)
     ]
 
 

@@ -33,13 +33,16 @@ def free_port() -> int:
 @contextmanager
 def process(
     arguments: Sequence[str],
-    port: int,
+    port: int | None,
     path: str,
     folder: str,
     env: Mapping[str, str],
     cores: set[int] = SERVICE,
 ) -> Iterator[int]:
-    """A Python process, from its first answer at that path until the block ends; the process id."""
+    """A Python process, from its first answer at that path until the block ends; the process id.
+
+    One without a port is taken to be there at once.
+    """
     with (Path(folder) / "log").open("ab") as log:
         started = subprocess.Popen(
             [sys.executable, *arguments],
@@ -50,7 +53,8 @@ def process(
         )
     try:
         os.sched_setaffinity(started.pid, cores)
-        wait_for(f"http://127.0.0.1:{port}{path}", started)
+        if port is not None:
+            _wait_for(f"http://127.0.0.1:{port}{path}", started)
         yield started.pid
     finally:
         _end(started)
@@ -65,7 +69,7 @@ def _end(started: subprocess.Popen[Any]) -> None:
         started.wait()
 
 
-def wait_for(url: str, started: subprocess.Popen[Any]) -> None:
+def _wait_for(url: str, started: subprocess.Popen[Any]) -> None:
     """Anything but a 503 is an answer."""
     end_at = time.monotonic() + PATIENCE_S
     while started.poll() is None and time.monotonic() < end_at:

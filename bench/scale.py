@@ -6,7 +6,6 @@ python -m bench.scale --tasks 1000000 --on sqlite|postgresql [--waiting 0.1] [--
 
 import argparse
 import asyncio
-import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -15,8 +14,8 @@ from datetime import timedelta
 
 import msgspec
 
-from bench.fill import RARE, Shape, created_at_ms, fill, shape_of
 from bench.calls import service_env
+from bench.fill import RARE, Shape, created_at_ms, fill, shape_of
 from bench.processes import free_port, process
 from service.core.ids import prefixed_uuid7
 from service.core.schedule import Policy
@@ -27,23 +26,24 @@ from service.store.batch import Batch, Keys, Subscribers
 from service.store.driver import Driver
 from service.store.migrate import migrate
 from service.store.postgres import PostgresDriver
-from service.store.reads import Reads, TaskFilter
+from service.store.queries import TaskFilter
+from service.store.reads import Reads
 from service.store.sqlite import SqliteDriver
 from service.store.vault import Vault
 from service.wiring import RealEnv
 
 SMALL = 1_000
-WARM = 3
 OLD = 100
 """So many tasks does the step of the retention find in either store."""
 POLICY = Policy(callbacks=False, polling=True, blocking=False)
-WIDE = Limits(submits=100_000, window_s=1.0, max_in_flight=500)
+WIDE = Limits(submits=100_000, window_s=1.0, max_in_flight=50)
+"""As many as are in flight in the small store: the room is counted up to it."""
 TARGET = 1.5
 START = "start until ready"
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """Medians in milliseconds."""
+    """The least of some rounds, in milliseconds."""
 
     name: str
     small_ms: float
@@ -91,9 +91,9 @@ class Store:
 Operation = Callable[[Store], Awaitable[object]]
 
 
-def listing(**wanted: object) -> Operation:
+def listing(limit: int = 50, **wanted: object) -> Operation:
     async def run(store: Store) -> None:
-        await store.reads.list_tasks(TaskFilter(**wanted), 50, None)  # type: ignore[arg-type]
+        await store.reads.list_tasks(TaskFilter(**wanted), limit, None)  # type: ignore[arg-type]
 
     return run
 
@@ -227,18 +227,19 @@ OPERATIONS: dict[str, Operation] = {
     "tasks": listing(),
     "tasks, a page from the middle": second_page,
     "tasks by status": listing(status="succeeded"),
-    "tasks by status, few": listing(status="failed"),
+    "tasks by status, few": listing(10, status="failed"),
     "tasks by provider": listing(provider="fluxapi-ai"),
     f"tasks by provider, {RARE} old ones": listing(provider="flux-context"),
     "tasks by model": listing(model="flux-kontext-pro"),
     f"tasks by model, {RARE} old ones": listing(model="gpt-4o"),
     "tasks by provider and model": listing(provider="fluxapi-ai", model="flux-kontext-pro"),
-    "tasks by provider and status": listing(provider="fluxapi-ai", status="failed"),
+    "tasks by provider and status": listing(10, provider="fluxapi-ai", status="failed"),
+    "tasks by provider, behind those that wait": listing(provider="fluxapi-ai", status="succeeded"),
     "tasks by provider and status, few": listing(provider="flux-context", status="succeeded"),
     "tasks by provider_task_id": by_provider_task,
     "tasks by metadata, one": by_order,
     "tasks by metadata, a tenth": listing(metadata={"customer": "3"}),
-    "tasks by metadata and status": listing(metadata={"customer": "3"}, status="succeeded"),
+    "tasks by metadata, behind those that wait": listing(metadata={"customer": "3"}, status="succeeded"),
     "tasks by metadata, none": listing(metadata={"customer": "x"}),
     "tasks by time of creation": created_range,
     "tasks by status and time": failed_in_range,
@@ -249,10 +250,10 @@ OPERATIONS: dict[str, Operation] = {
     "events of a task": events_of_a_task,
     "place of a deleted event": place_of_a_deleted_event,
     "deliveries": deliveries(),
-    "deliveries by status": deliveries(status="succeeded"),
+    "deliveries received, behind those that wait": deliveries(status="succeeded"),
     "deliveries by status, few": deliveries(status="failed"),
     "deliveries of an endpoint": deliveries(endpoint_id="ep_00000000000070008000000000000003"),
-    "deliveries of an endpoint by status": deliveries(
+    "deliveries received by an endpoint, behind": deliveries(
         endpoint_id="ep_00000000000070008000000000000003", status="succeeded"
     ),
     "retention, a step of 100": retention,
@@ -263,19 +264,19 @@ OPERATIONS: dict[str, Operation] = {
 
 
 async def compare(small: Store, large: Store, rounds: int, only: str = "") -> list[Figure]:
-    """Each operation on the one and the other in turn, the median of the rounds after a few that are not counted."""
+    """Each operation on the one and the other in turn: the least of the rounds, since others use the machine too."""
     found = []
     for name, operation in OPERATIONS.items():
         if only not in name:
             continue
         times: dict[Store, list[float]] = {small: [], large: []}
-        for _ in range(rounds + WARM):
+        for _ in range(rounds):
             for store, taken in times.items():
                 began = time.perf_counter()
                 await operation(store)
                 taken.append((time.perf_counter() - began) * 1000)
-        middle = [statistics.median(taken[WARM:]) for taken in times.values()]
-        found.append(Figure(name=name, small_ms=middle[0], large_ms=middle[1]))
+        least = [min(taken) for taken in times.values()]
+        found.append(Figure(name=name, small_ms=least[0], large_ms=least[1]))
     return found
 
 
@@ -286,21 +287,21 @@ async def start_ms(url: str, rounds: int) -> float:
         port, folder = free_port(), tempfile.mkdtemp(prefix="taskhook-start-")
         env = {**service_env(port, folder), "TASKHOOK_DATABASE_URL": url, "TASKHOOK_RETENTION_DAYS": "3650"}
         began = time.perf_counter()
-        with process(["-m", "service", "web"], port, "/readyz", folder, env):
+        with process(["-m", "service", "web"], port, "/readyz?exclude=worker", folder, env):
             taken.append((time.perf_counter() - began) * 1000)
-    return statistics.median(taken)
+    return min(taken)
 
 
 @asynccontextmanager
 async def filled(url: str, shape: Shape, *, stale: bool = False):  # type: ignore[no-untyped-def]
     driver: Driver = SqliteDriver(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else PostgresDriver(url)
     await driver.open()
-    await migrate(driver, to_ms(RealEnv().now()))
-    async with driver.reading() as session:
-        is_empty = not (await session.fetch("select 1 from tasks limit 1"))
-    if is_empty:
-        await fill(driver, shape, stale=stale)
     try:
+        await migrate(driver, to_ms(RealEnv().now()))
+        async with driver.reading() as session:
+            is_empty = not (await session.fetch("select 1 from tasks limit 1"))
+        if is_empty:
+            await fill(driver, shape, stale=stale)
         yield Store(driver, shape)
     finally:
         await driver.close()
@@ -333,10 +334,10 @@ async def databases(on: str, folder: str, stack: AsyncExitStack) -> tuple[str, s
 
 
 def table(found: list[Figure]) -> str:
-    lines = [f"{'operation':<38}{'1,000: ms':>10}{'many: ms':>10}{'ratio':>7}"]
+    lines = [f"{'operation':<44}{'1,000: ms':>10}{'many: ms':>10}{'ratio':>7}"]
     for figure in found:
         mark = "" if figure.ratio <= TARGET else "  above"
-        lines.append(f"{figure.name:<38}{figure.small_ms:>10.2f}{figure.large_ms:>10.2f}{figure.ratio:>7.2f}{mark}")
+        lines.append(f"{figure.name:<44}{figure.small_ms:>10.2f}{figure.large_ms:>10.2f}{figure.ratio:>7.2f}{mark}")
     return "\n".join(lines)
 
 

@@ -19,15 +19,15 @@ GROUPS = {
     "cleanup": ("retention",),
 }
 """By the beginnings of the names of the operations in them."""
+ROUNDS = 15
+"""They are short, and the worst of many operations is taken: a median of few would tell of noise alone."""
 READY_MS = 1_000.0
 START = "start until ready"
 
 
 def on_sqlite(plan: Plan) -> Sequence[Figure]:
     part = min(WAITING / plan.stored, 0.5)
-    given = argparse.Namespace(
-        tasks=plan.stored, waiting=part, due=part, stale=False, rounds=max(plan.rounds, 5), only=""
-    )
+    given = argparse.Namespace(tasks=plan.stored, waiting=part, due=part, stale=False, rounds=ROUNDS, only="")
     with tempfile.TemporaryDirectory(prefix="taskhook-stored-") as folder:
         urls = (f"sqlite:///{folder}/small.db", f"sqlite:///{folder}/large.db")
         found = asyncio.run(scale.measure(urls, given))

@@ -1,10 +1,11 @@
 """Settings become objects: every part of the service is made here, and given what it needs."""
 
 import asyncio
+import os
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -30,15 +31,12 @@ from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
 from service.providers import PROVIDERS
 from service.providers.base import POLL_TIMEOUT_S, Access, Account
-from service.sandbox import Sandbox
 from service.settings import Settings
 from service.store.bus import DELIVERIES, Bus, tasks_of
 from service.store.driver import Driver
 from service.store.keys import KeyStore
 from service.store.migrate import migrate
-from service.store.postgres import PostgresDriver
 from service.store.reads import Reads
-from service.store.sqlite import SqliteDriver
 from service.store.vault import Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
@@ -61,15 +59,16 @@ class RealEnv:
 
     def __init__(self) -> None:
         self._last = (0, 0)
+        self._random = _random_73_bits()
 
     def now(self) -> datetime:
         return from_ms(_now_ms())
 
     def new_id(self, prefix: str) -> str:
-        ms, bits = _now_ms(), secrets.randbits(73)
+        ms, bits = _now_ms(), next(self._random)
         last_ms, last_bits = self._last
         if ms <= last_ms:  # the same millisecond, or a clock set back
-            ms, bits = last_ms, last_bits + 1 + secrets.randbits(16)
+            ms, bits = last_ms, last_bits + 1 + (bits & 0xFFFF)
         self._last = (ms, bits)
         return prefixed_uuid7(prefix, ms, bits)
 
@@ -78,7 +77,22 @@ class RealEnv:
 
 
 def build_driver(url: str) -> Driver:
-    return SqliteDriver(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else PostgresDriver(url)
+    """Of the two databases only the one that is used is loaded."""
+    if url.startswith("sqlite:"):
+        from service.store.sqlite import SqliteDriver  # noqa: PLC0415
+
+        return SqliteDriver(url.removeprefix("sqlite:///"))
+    from service.store.postgres import PostgresDriver  # noqa: PLC0415
+
+    return PostgresDriver(url)
+
+
+def _random_73_bits() -> Iterator[int]:
+    """The system's randomness, asked for in larger portions: the asking costs more than the bits."""
+    while True:
+        portion = os.urandom(10 * 256)
+        for start in range(0, len(portion), 10):
+            yield int.from_bytes(portion[start : start + 10]) >> 7
 
 
 def _now_ms() -> int:
@@ -230,6 +244,8 @@ def build_web(
 ) -> ASGIApp:
     settings, mounts = parts.settings, []
     if settings.sandbox:
+        from service.sandbox.app import Sandbox  # noqa: PLC0415 - and what draws its pictures
+
         hmac_key = settings.providers["fluxapi-ai"].hmac_key
         sandbox = Sandbox(f"{parts.own_url}/sandbox", key=_sandbox_key(settings), hmac_key=hmac_key)
         stack.push_async_callback(sandbox.close)

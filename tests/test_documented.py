@@ -8,7 +8,7 @@ import pytest
 from service.core.event import EVENT_TYPES
 from service.core.task import ERROR_CODES
 from service.providers import PROVIDERS
-from service.sandbox import FAULTS
+from service.sandbox.faults import FAULTS
 from service.settings import load
 from service.telemetry import Metrics
 

@@ -18,7 +18,8 @@ BROUGHT = {
 PAGES = {**BROUGHT, "README.md": "index.md"}
 COPIES = {"LICENSE": "license.txt"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
-SHOWN = re.compile(r'^--8<-- "(?P<file>[^"]+)"$|^#{2,3} (?P<heading>.+)$', re.MULTILINE)
+MADE = re.compile(r"^<!-- made: (?P<what>[a-z]+)(?P<words>(?: \S+)*) -->$", re.MULTILINE)
+SHOWN = re.compile(r"^<!-- made: file (?P<file>\S+) -->$|^#{2,3} (?P<heading>.+)$", re.MULTILINE)
 
 
 def source_of(page: str) -> str:

@@ -1,9 +1,12 @@
 """What a provider's page says of models, limits and errors, from the very data that requests are checked against."""
 
+import inspect
 import sys
 from collections.abc import Mapping
+from typing import get_args
 
 from scripts.site.tables import code, codes, render_table
+from service.core.observation import Observation
 from service.providers import PROVIDERS
 from service.providers.base import Capabilities, Limits, Model, Option, Provider
 from service.providers.checks import describe_pixels
@@ -119,7 +122,14 @@ def _values(option: Option) -> str:
 def render_errors(provider: Provider) -> str:
     """The provider's own codes first, then what a status says where there is none."""
     own: Mapping[object, str] = getattr(sys.modules[type(provider).__module__], "CODES", {})
+    without = " without such a code" if own else ""
     rows = [(code(theirs), code(ours)) for theirs, ours in own.items()]
-    rows += [(f"HTTP {status}", code(ours)) for status, ours in CODE_BY_STATUS.items()]
-    rows += [("any other 4xx", code("invalid_request")), ("anything else it says", code("provider_error"))]
+    rows += [(f"HTTP {status}{without}", code(ours)) for status, ours in CODE_BY_STATUS.items()]
+    rows += [(f"any other 4xx{without}", code("invalid_request")), ("anything else it says", code("provider_error"))]
     return render_table(("The provider says", "`error.code`"), rows)
+
+
+def render_observations() -> str:
+    """Each value that a reader can answer with, in its own words."""
+    rows = ((code(kind.__name__), inspect.cleandoc(kind.__doc__ or "")) for kind in get_args(Observation))
+    return render_table(("Observation", "The provider says"), rows)

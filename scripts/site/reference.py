@@ -1,5 +1,6 @@
 """The API reference as Markdown, made from the OpenAPI document that the service itself serves."""
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -7,12 +8,29 @@ from functools import cache
 from typing import Any
 
 from scripts.site.schemas import Json, name_of, render_fields, render_limits, render_schema, render_type
-from scripts.site.tables import code, render_table
+from scripts.site.tables import code, codes, render_table
+from service.web.errors import TITLES
 from service.web.openapi import build_document
 from service.web.routes import OPERATIONS
 
 IDS = {"Tasks": "TASK", "Events": "EVENT", "Endpoints": "ENDPOINT", "Deliveries": "DELIVERY", "Keys": "KEY"}
 PROBLEM = "application/problem+json"
+EVERYWHERE = {"401", "403", "405", "429", "500", "503"}
+"""Refusals that any call may give; the page tells of them once."""
+REFUSALS = {
+    400: "the request can't be read: its JSON is broken, or it is not what HTTP asks for",
+    401: "no key, or none that is known",
+    403: "the key lacks the scope; of a callback: its token or signature is not genuine",
+    404: "no such thing",
+    405: "this address has other methods; `Allow` names them",
+    409: "at odds with the state it is in, or another request under that `Idempotency-Key`",
+    413: "the body is over 1 MiB",
+    415: "the body is something other than JSON",
+    422: "fields are wrong; `errors` names each, with what is allowed instead",
+    429: "too many failed attempts from this address; come again after `Retry-After`",
+    500: "a mistake of ours; the log has it under `request_id`",
+    503: "it can't be kept or done right now; nothing was done, come again after `Retry-After`",
+}
 QUERIES = {
     "get_task": "?wait=60",
     "list_tasks": "?status=failed&limit=20",
@@ -71,11 +89,13 @@ def _right(operation: Json) -> str:
 
 
 def _parameters(parameters: list[Json]) -> str:
-    rows = (
+    """The id in a path says itself what it is."""
+    rows = [
         (code(one["name"]), one["in"], render_type(one["schema"]), render_limits(one["schema"], one))
         for one in parameters
-    )
-    return render_table(("Parameter", "In", "Type", ""), rows) if parameters else ""
+        if one["name"] != "id"
+    ]
+    return render_table(("Parameter", "In", "Type", ""), rows) if rows else ""
 
 
 def _body(body: Json | None) -> str:
@@ -83,7 +103,8 @@ def _body(body: Json | None) -> str:
         return ""
     name = name_of(body["content"]["application/json"]["schema"])
     schemas = document()["components"]["schemas"]
-    return f"Body, [{name}](#type-{name.lower()}):\n\n{render_fields(schemas[name], schemas)}"
+    about = inspect.cleandoc(schemas[name].get("description", ""))
+    return f"Body, [{name}](#type-{name.lower()}): {about}\n\n{render_fields(schemas[name], schemas)}"
 
 
 def _sample(method: str, path: str, operation: Json) -> str:
@@ -97,7 +118,8 @@ def _sample(method: str, path: str, operation: Json) -> str:
         lines.append('-H "Authorization: Bearer $TASKHOOK_API_KEY"')
     if body := _example(operation):
         lines += ['-H "Content-Type: application/json"', f"-d '{json.dumps(body, ensure_ascii=False)}'"]
-    return "```bash\n" + " \\\n  ".join(lines) + "\n```"
+    runs_on = '<!-- sample: runs on, ready at "id:" -->\n' if path.endswith("/stream") else ""
+    return f"{runs_on}```bash\n" + " \\\n  ".join(lines) + "\n```"
 
 
 def _address(path: str, operation: Json) -> str:
@@ -112,17 +134,20 @@ def _example(operation: Json) -> Any:
     return EXAMPLES.get(operation["operationId"], own)
 
 
+def render_problems() -> str:
+    """Every status of a refusal, with its title; a new one has to be explained above."""
+    return render_table(
+        ("Status", "Title", ""), ((code(status), TITLES[status], REFUSALS[status]) for status in TITLES)
+    )
+
+
 def _answers(responses: Json) -> str:
-    """The good ones with their types; the refusals, which are all alike, in one row."""
-    rows, refusals = [], []
-    for status, answer in responses.items():
-        if PROBLEM in answer.get("content", {}):
-            refusals.append(f"{status} {answer['description'].rstrip('.').lower()}")
-        else:
-            rows.append((code(status), _content(answer), answer["description"]))
-    if refusals:
-        rows.append(("refused", "[ProblemBody](#type-problembody)", ", ".join(refusals)))
-    return render_table(("Answer", "Type", ""), rows)
+    """The good ones with their types; the refusals that this call has beyond those of every call."""
+    good = {status: answer for status, answer in responses.items() if PROBLEM not in answer.get("content", {})}
+    rows = ((code(status), _content(answer), answer["description"]) for status, answer in good.items())
+    refusals = codes(status for status in responses if status not in good and status not in EVERYWHERE)
+    table = render_table(("Answer", "Type", ""), rows)
+    return f"{table}\n\nRefused with {refusals} ([why](#refusals))." if refusals else table
 
 
 def _content(answer: Json) -> str:

@@ -8,16 +8,12 @@ from scripts.site.tables import code, codes, render_table
 
 Json = dict[str, Any]
 NULL = {"type": "null"}
-WORDS = {
-    "minimum": "from {}",
-    "exclusiveMinimum": "above {}",
-    "maximum": "to {}",
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "minItems": "at least {} entries",
-    "maxItems": "at most {} entries",
-    "maxProperties": "at most {} keys",
-}
+BOUNDS = (
+    ("minimum", "maximum", ""),
+    ("minLength", "maxLength", "characters"),
+    ("minItems", "maxItems", "entries"),
+    ("minProperties", "maxProperties", "keys"),
+)
 
 
 def name_of(schema: Json) -> str:
@@ -62,13 +58,29 @@ def render_type(schema: Json) -> str:
 
 def render_limits(schema: Json, described: Json) -> str:
     """What it means, and what it may be."""
-    found = [
-        words.format(branch[name])
-        for branch in (schema, *(branch for branch in schema.get("anyOf", []) if branch != NULL))
-        for name, words in WORDS.items()
-        if name in branch
-    ]
+    branches = (schema, *(branch for branch in schema.get("anyOf", []) if branch != NULL))
+    found = [words for branch in branches for bound in BOUNDS if (words := _bounds(branch, *bound))]
+    if "exclusiveMinimum" in schema:
+        found.append(f"above {schema['exclusiveMinimum']:g}")
     if schema.get("default") is not None:
         found.append(f"default {code(json.dumps(schema['default']))}")
     about = inspect.cleandoc(described.get("description", ""))
-    return " ".join(part for part in (about, ", ".join(found)) if part)
+    limits = "; ".join(found)
+    return f"{about} {limits[0].upper()}{limits[1:]}." if about and limits else about or limits
+
+
+def _bounds(schema: Json, least: str, most: str, unit: str) -> str:
+    """Such as `1 to 50 entries`, `at most 50 keys`, `from 1`."""
+    match schema.get(least), schema.get(most):
+        case None, None:
+            return ""
+        case None, maximum:
+            return f"at most {_plain(maximum)} {unit}".rstrip()
+        case minimum, None:
+            return f"from {_plain(minimum)} {unit}".rstrip()
+        case minimum, maximum:
+            return f"{_plain(minimum)} to {_plain(maximum)} {unit}".rstrip()
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"

@@ -1,10 +1,9 @@
-"""The commands: read arguments, call the service's own start or its public API, print."""
+"""The commands of those who use a service or look after one: read arguments, call its public API, print."""
 
 import sys
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -17,22 +16,17 @@ from service.cli.keys import keys
 from service.cli.listening import listen, print_event, print_notice
 from service.cli.local import NotSaved, save_image
 from service.cli.migrating import migrate
-from service.cli.options import (
+from service.cli.options import output, parse_options, parse_pairs, print_json, takes, talks
+from service.cli.replaying import replay
+from service.cli.root import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_TIME_OVER,
-    Commands,
     Failure,
+    cli,
     load_settings,
     no_traceback,
-    output,
-    parse_options,
-    parse_pairs,
-    print_json,
-    takes,
-    talks,
 )
-from service.cli.replaying import replay
 from service.client import (
     FINAL,
     Client,
@@ -40,75 +34,18 @@ from service.client import (
     utc_now,
 )
 
-if TYPE_CHECKING:
-    from service.settings import Settings
-
 STATUSES = ("queued", "running", "succeeded", "failed", "canceled")
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("taskhook"), prog_name="taskhook")
-def cli() -> None:
-    """Taskhook: one place for the callbacks of asynchronous image-generation APIs.
-
-    Start with `taskhook dev`, then in a second terminal:
-
-    \b
-      taskhook submit flux-kontext-pro "a lighthouse at dusk" --save out
-    """
 
 
 for command in (migrate, keys, doctor, listen, replay, check_receiver):
     cli.add_command(command)
 
 
-def main() -> None:
-    cli(prog_name="taskhook")
-
-
-def listens(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--port", type=click.IntRange(0, 65535), help="Overrides TASKHOOK_PORT.")(command)
-    return click.option("--host", help="Overrides TASKHOOK_HOST.")(command)
-
-
-def run_service(settings: "Settings", **parts: bool) -> NoReturn:
-    from service.app import run  # noqa: PLC0415 - as above
-
-    raise click.exceptions.Exit(run(settings, **parts))
-
-
-@cli.command()
-@listens
-def dev(host: str | None, port: int | None) -> None:
-    """Service and sandbox in one process, with keys made up."""
-    run_service(load_settings(dev=True, host=host, port=port), web=True, worker=True, dev=True)
-
-
-@cli.command()
-@listens
-def serve(host: str | None, port: int | None) -> None:
-    """Web and worker in one process."""
-    run_service(load_settings(host=host, port=port), web=True, worker=True, dev=False)
-
-
-@cli.command()
-@listens
-def web(host: str | None, port: int | None) -> None:
-    """The HTTP side alone."""
-    run_service(load_settings(host=host, port=port), web=True, worker=False, dev=False)
-
-
-@cli.command()
-def worker() -> None:
-    """The side that submits, polls and delivers, alone."""
-    run_service(load_settings(), web=False, worker=True, dev=False)
-
-
 @cli.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 def backup(file: str) -> None:
     """Copy the SQLite database to FILE, consistent while the service runs."""
-    from service.app import backup as copy_database  # noqa: PLC0415 - as above
+    from service.app import backup as copy_database  # noqa: PLC0415 - commands of the client start without the service
 
     with no_traceback():
         size = copy_database(load_settings(), file)

@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from service.cli.graded import print_graded, print_summary
-from service.cli.options import EXIT_FAILED, Failure, load_settings, output, print_json
+from service.cli.options import output, print_json
+from service.cli.root import EXIT_FAILED, Failure, load_settings
 from service.client import utc_now
 
 if TYPE_CHECKING:

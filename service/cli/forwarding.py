@@ -12,7 +12,8 @@ import httpx
 import msgspec
 
 from service.cli.local import read_environment
-from service.cli.options import EXIT_FAILED, Failure, check_secret, check_url
+from service.cli.options import check_secret, check_url
+from service.cli.root import EXIT_FAILED, Failure
 from service.client import LOOPBACK, make_secret, sign, utc_now
 
 TIMEOUT_S = 15.0

@@ -5,7 +5,8 @@ import sys
 import click
 
 from service.cli import terminal
-from service.cli.options import EXIT_FAILED, EXIT_UNREACHABLE, Failure, load_settings, output, print_json, talks
+from service.cli.options import output, print_json, talks
+from service.cli.root import EXIT_FAILED, EXIT_UNREACHABLE, Failure, load_settings
 from service.client import Client
 from service.core.problems import Unavailable
 

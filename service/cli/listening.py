@@ -12,7 +12,8 @@ import msgspec
 
 from service.cli import live, terminal
 from service.cli.forwarding import Answer, Forwarder, PlaceFile, make_forwarder, post_patiently
-from service.cli.options import EXIT_INTERRUPTED, output, read_secret, talks
+from service.cli.options import output, read_secret, talks
+from service.cli.root import EXIT_INTERRUPTED
 from service.client import Client, Json, StreamEvent, StreamNotice
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from service.cli.options import EXIT_FAILED, EXIT_USAGE, Failure, load_settings, no_traceback
+from service.cli.root import EXIT_FAILED, EXIT_USAGE, Failure, load_settings, no_traceback
 
 if TYPE_CHECKING:
     from service.store.move import Progress, Tell

@@ -2,10 +2,9 @@
 
 import functools
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,18 +14,11 @@ from rich.console import Console
 
 from service.cli import terminal
 from service.cli.local import find_place
+from service.cli.root import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, Failure
 from service.client import ApiError, Client, ClientError, Json, Unreachable, sign
 
 if TYPE_CHECKING:
-    from service.settings import Settings
-
-SECTIONS = {
-    "Run it": ("dev", "serve", "web", "worker", "migrate", "backup", "config", "doctor", "keys"),
-    "Use it": ("submit", "tasks", "show", "watch"),
-    "Build with it": ("listen", "replay", "check-receiver"),
-    "Other": ("completion",),
-}
-EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_TIME_OVER, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+    pass
 
 
 def read_secret(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -50,39 +42,6 @@ CONNECTION_OPTIONS = (
     click.option("--api-key", metavar="KEY", callback=read_secret, help=KEY_HELP),
     click.option("--json", "as_json", is_flag=True, help="JSON for scripts: one document, or one a line."),
 )
-
-
-class Failure(click.ClickException):
-    """What went wrong and what to do, without a traceback."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance as well
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {self.message}", err=True, file=file)
-
-
-class Commands(click.Group):
-    """Commands in sections; expected failures become one line and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ClientError as error:
-            failure = explain(error)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(EXIT_INTERRUPTED)
-        failure.show()
-        ctx.exit(failure.exit_code)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(map(len, self.commands))
-        for section, names in SECTIONS.items():
-            with formatter.section(section):
-                rows = [(name.ljust(width), self.commands[name].get_short_help_str(90)) for name in names]
-                formatter.write_dl(rows)
 
 
 def explain(error: ClientError) -> Failure:
@@ -125,8 +84,11 @@ def talks(command: Callable[..., None]) -> Callable[..., None]:
         check_url(place.url, "--url")
         if not (place.api_key or "").isascii() or not (place.api_key or "").isprintable():
             raise click.BadParameter("this has characters that no key has", param_hint="--api-key")
-        with Client(place.url, place.api_key) as client:
-            command(client, **arguments)
+        try:
+            with Client(place.url, place.api_key) as client:
+                command(client, **arguments)
+        except ClientError as error:
+            raise explain(error) from error
 
     return takes(CONNECTION_OPTIONS)(call)
 
@@ -163,28 +125,6 @@ def _parse_value(text: str) -> Any:
         return json.loads(text, parse_constant=str)
     except ValueError:
         return text
-
-
-def load_settings(*, dev: bool = False, host: str | None = None, port: int | None = None) -> "Settings":
-    from service.settings import SettingsError, load  # noqa: PLC0415 - client commands start without the service
-
-    given = {"TASKHOOK_HOST": host, "TASKHOOK_PORT": None if port is None else str(port)}
-    environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
-    try:
-        return load(environ, dev=dev)
-    except SettingsError as error:
-        raise Failure(str(error), EXIT_USAGE) from error
-
-
-@contextmanager
-def no_traceback() -> Iterator[None]:
-    """A database that can't be used is told in one line."""
-    from service.core.problems import Unavailable  # noqa: PLC0415 - as above
-
-    try:
-        yield
-    except Unavailable as problem:
-        raise Failure(f"{problem.detail} ({problem.cause})", EXIT_FAILED) from problem
 
 
 def output() -> Console:

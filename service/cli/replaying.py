@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from service.cli.forwarding import Answer, Forwarder, make_forwarder
-from service.cli.options import EXIT_FAILED, EXIT_USAGE, Failure, check_url, print_json, read_secret, talks
+from service.cli.options import check_url, print_json, read_secret, talks
+from service.cli.root import EXIT_FAILED, EXIT_USAGE, Failure
 from service.cli.terminal import clean
 from service.client import Client
 

@@ -24,11 +24,13 @@ from service.core.observation import (
     Unconfirmed,
     Unreadable,
     Unverified,
+    tag_of,
 )
 from service.core.problems import Conflict
 from service.core.schedule import Policy, submit_backoff_s
 from service.core.task import ErrorCode, Result, Status, Task, TaskError, TaskInput, Via
 from service.core.times import after
+from service.core.unanswered import deadline_error, unconfirmed_error
 from service.core.views import view_task
 
 TIMELINE_MAX = 500
@@ -98,7 +100,7 @@ def advance(
     if via == "poll":
         task = replace(task, polls=task.polls + 1)
     elif _is_overtaken(task, observation, lease):
-        task, entries = _note(task, env, "submit.overtaken", says=_tag(observation))
+        task, entries = _note(task, env, "submit.overtaken", says=tag_of(observation))
         return Change(outcome="stale", tasks=(task,), timeline=entries)
     return _learn(task, observation, via, env, policy)
 
@@ -137,6 +139,7 @@ def erase(task: Task, env: Env) -> Task:
         result=None,
         late_result=None,
         error=erased_error,
+        setback=None,
         erased_at=task.erased_at or env.now(),
     )
 
@@ -177,7 +180,7 @@ def _called_back(task: Task, observation: Observation, env: Env, policy: Policy,
         return _poll_soon(task, env, policy, "unreadable", "callback.unreadable", reason=observation.reason, **kept)
     task = _adopt(task, named, env)
     if policy.confirm and policy.polling:
-        return _poll_soon(task, env, policy, "hint", "callback.hinted", says=_tag(observation))
+        return _poll_soon(task, env, policy, "hint", "callback.hinted", says=tag_of(observation))
     return _learn(task, observation, "callback", env, policy)
 
 
@@ -203,7 +206,7 @@ def _learn(task: Task, observation: Observation, via: Via, env: Env, policy: Pol
 
 def _end(task: Task, observation: Succeeded | Failed, via: Via, env: Env) -> Change:
     task = _adopt(task, observation.provider_task_id, env)
-    task, entries = _note(task, env, f"{via}.{_tag(observation)}")
+    task, entries = _note(task, env, f"{via}.{tag_of(observation)}")
     if isinstance(observation, Succeeded):
         ended = _finish(task, env, "succeeded", via, result=_result(task, observation))
     else:
@@ -240,14 +243,14 @@ def _accepted(task: Task, observation: Accepted, env: Env, policy: Policy) -> Ch
 
 def _unconfirmed(task: Task, observation: Unconfirmed, env: Env, policy: Policy) -> Change:
     task, entries = _note(task, env, "submit.unconfirmed", reason=observation.reason, then=task.on_unconfirmed)
-    task = replace(task, setback=_unconfirmed_error(observation.reason))
+    task = replace(task, setback=unconfirmed_error(observation.reason))
     if task.on_unconfirmed == "resubmit":
         due_at = min(after(env.now(), env.jitter(submit_backoff_s(task.submits))), task.deadline_at)
         return Change(tasks=(replace(task, step="submit", due_at=due_at),), timeline=entries)
     if policy.callbacks:
         return Change(tasks=(replace(task, step="unconfirmed", due_at=task.deadline_at),), timeline=entries)
     # Without a callback nothing can ever name this task, so its caller need not wait for the deadline.
-    ended = _finish(task, env, "failed", "submit", error=_unconfirmed_error(observation.reason))
+    ended = _finish(task, env, "failed", "submit", error=unconfirmed_error(observation.reason))
     return replace(ended, timeline=entries + ended.timeline)
 
 
@@ -261,14 +264,14 @@ def _try_again(task: Task, observation: NotSent | Throttled, env: Env) -> Change
     due_at = after(env.now(), wait_s)
     pauses = (Pause(provider=task.provider, until=due_at),) if throttled else ()
     task = replace(task, step="submit", setback=setback, due_at=min(due_at, task.deadline_at))
-    kind, next_in_s = f"submit.{_tag(observation)}", round(wait_s, 1)
+    kind, next_in_s = f"submit.{tag_of(observation)}", round(wait_s, 1)
     task, entries = _note(task, env, kind, reason=observation.reason, next_in_s=next_in_s)
     return Change(tasks=(task,), timeline=entries, pauses=pauses)
 
 
 def _keep_waiting(task: Task, observation: Observation, via: Via, env: Env, policy: Policy) -> Change:
     reason = getattr(observation, "reason", None)
-    task, entries = _note(task, env, f"{via}.{_tag(observation)}", **({"reason": reason} if reason else {}))
+    task, entries = _note(task, env, f"{via}.{tag_of(observation)}", **({"reason": reason} if reason else {}))
     if via == "callback":
         change = _confirmed(task, env, policy)
         return replace(change, timeline=entries + change.timeline)
@@ -326,7 +329,7 @@ def _after_the_end(task: Task, observation: Observation, via: Via, env: Env) -> 
     if not (wanted and isinstance(observation, Succeeded)):
         about = {"provider_task_id": named, "cost": getattr(observation, "cost", None)}
         told = {name: value for name, value in about.items() if value is not None}
-        task, entries = _note(task, env, f"{via}.duplicate", says=_tag(observation), status=task.status, **told)
+        task, entries = _note(task, env, f"{via}.duplicate", says=tag_of(observation), status=task.status, **told)
         return Change(outcome="duplicate", tasks=(task,), timeline=entries)
     task, entries = _note(task, env, f"{via}.late", says="succeeded", status=task.status)
     task = replace(task, late_result=_result(task, observation))
@@ -337,27 +340,7 @@ def _after_the_end(task: Task, observation: Observation, via: Via, env: Env) -> 
 
 
 def _expire(task: Task, env: Env) -> Change:
-    return _finish(task, env, "failed", "deadline", error=_deadline_error(task))
-
-
-def _deadline_error(task: Task) -> TaskError:
-    match task.step:
-        case "submit":
-            return task.setback or _timeout("It was not sent before its deadline: the account was at its limit.")
-        case "unconfirmed":
-            return _unconfirmed_error("no callback came before the deadline")
-    if task.lost:
-        return TaskError(code="expired_result", message="The provider does not know the task.", retryable=True)
-    return _timeout("The provider did not finish before the deadline.")
-
-
-def _timeout(message: str) -> TaskError:
-    return TaskError(code="timeout", message=message, retryable=True)
-
-
-def _unconfirmed_error(reason: str) -> TaskError:
-    message = f"It was sent, but whether the provider took it is unknown ({reason}); it may have been charged."
-    return TaskError(code="submit_unconfirmed", message=message)
+    return _finish(task, env, "failed", "deadline", error=deadline_error(task))
 
 
 def _finish(
@@ -414,7 +397,3 @@ def _note(task: Task, env: Env, kind: str, **detail: Any) -> tuple[Task, tuple[E
     return replace(task, entries=number), (
         Entry(task_id=task.id, number=number, at=env.now(), type=kind, detail=detail),
     )
-
-
-def _tag(observation: Observation) -> str:
-    return str(observation.__struct_config__.tag)

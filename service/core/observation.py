@@ -80,3 +80,8 @@ class Unverified(msgspec.Struct, frozen=True, kw_only=True, tag="unverified"):
 Observation = (
     Accepted | Pending | Succeeded | Failed | Throttled | NotSent | Unconfirmed | NotFound | Unreadable | Unverified
 )
+
+
+def tag_of(observation: Observation) -> str:
+    """Its word in the timeline."""
+    return str(observation.__struct_config__.tag)

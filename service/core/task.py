@@ -66,19 +66,22 @@ URL_MAX = 2_083
 
 Url = Annotated[str, Meta(max_length=URL_MAX, pattern=r"^https?://[^\s]+$")]
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
+Word = Annotated[str, Meta(max_length=32)]
 
 
 class TaskInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to make, in words common to all providers; `options` go to the provider under its own names."""
 
-    prompt: Annotated[str, Meta(min_length=1, max_length=PROMPT_MAX)]
-    aspect_ratio: Annotated[str, Meta(max_length=32)] | None = None
-    size: Annotated[str, Meta(max_length=32)] | None = None
-    n: Annotated[int, Meta(ge=1, le=100)] = 1
-    image_url: Url | None = None
-    output_format: Annotated[str, Meta(max_length=32)] | None = None
-    translate: bool | None = None
-    options: dict[Label, Any] = {}
+    prompt: Annotated[str, Meta(min_length=1, max_length=PROMPT_MAX, description="What the picture shows.")]
+    aspect_ratio: Annotated[Word | None, Meta(description="Such as `16:9`; a model takes this or `size`.")] = None
+    size: Annotated[Word | None, Meta(description="Such as `1024x768`.")] = None
+    n: Annotated[int, Meta(ge=1, le=100, description="How many pictures.")] = 1
+    image_url: Annotated[Url | None, Meta(description="A picture to edit, where the provider can fetch it.")] = None
+    output_format: Annotated[Word | None, Meta(description="Such as `png`.")] = None
+    translate: Annotated[
+        bool | None, Meta(description="Whether the provider translates the prompt; null is its own default.")
+    ] = None
+    options: Annotated[dict[Label, Any], Meta(description="The provider's own, under its own names.")] = {}
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,10 +20,10 @@ def after(at: datetime, seconds: float) -> datetime:
 def rfc3339(at: datetime) -> str:
     """Always with milliseconds and Z, so that the texts sort like the times."""
     seconds, ms = divmod(to_ms(at), 1000)
-    return f"{_to_the_second(seconds)}.{ms:03d}Z"
+    return f"{to_the_second(seconds)}.{ms:03d}Z"
 
 
 @lru_cache(1024)
-def _to_the_second(seconds: int) -> str:
-    """What is told at the same time is mostly about the same seconds, and making the text costs most of it."""
+def to_the_second(seconds: int) -> str:
+    """Of Unix time, without the Z. What is told together is mostly about the same seconds, so most of it is known."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]

@@ -76,6 +76,21 @@ def view_task(task: Task) -> TaskView:
     )
 
 
+def erase_told(data: bytes, erased: TaskView) -> bytes:
+    """What an event told of a task that is erased since: its status and times of then stay."""
+    told = msgspec.json.decode(data, type=TaskView)
+    left = msgspec.structs.replace(
+        told,
+        input=erased.input,
+        metadata=erased.metadata,
+        result=None,
+        error=erased.error if told.error else None,
+        late_result=UNSET,
+        erased_at=erased.erased_at,
+    )
+    return msgspec.json.encode(left)
+
+
 class TimelineItem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened; what `detail` holds depends on the type."""
 

@@ -1,6 +1,7 @@
 """Where lines, bars and labels of the charts stand, in numbers for the templates to draw as SVG."""
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 STATUSES = ("succeeded", "canceled", "failed")
 """From the bottom of a column to its top."""
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 1080, 180, 8, 36, 22
+LINE_WIDTH, LINE_HEIGHT, LINE_EDGE = 480, 72, 3
 GAP = 2.0
 LEAST = 1.5
 """Of something that is there: so low a bar is still seen."""
@@ -79,11 +81,11 @@ def draw_columns(columns: tuple[Column, ...]) -> Columns:
 
 
 def nice_ceiling(value: float) -> int:
-    """The next of 2, 4, 6, 10, 20, 40, 60, 100 ..."""
-    if value <= 2:
-        return 2
-    size = 10 ** math.floor(math.log10(value))
-    return next(int(step * size) for step in (1, 2, 4, 6, 10) if step * size >= value)
+    """The next of 2, 4, 6, 10, 12, 16, 20, 24, 30, 40, 60, 80, 100, 120 ..., so that its half reads well, too."""
+    if value <= 10:
+        return next(step for step in (2, 4, 6, 10) if step >= value)
+    size = int(10 ** math.floor(math.log10(value)))
+    return next(step * size // 10 for step in (10, 12, 16, 20, 24, 30, 40, 60, 80, 100) if step * size / 10 >= value)
 
 
 def _y(value: float, most: int) -> float:
@@ -122,3 +124,34 @@ def draw_span(start: float, end: float, most: float) -> Span:
     scale = 120 / math.sqrt(most) if most > 0 else 0.0
     first, last = math.sqrt(start) * scale, math.sqrt(end) * scale
     return Span(start=round(first, 1), end=round(max(last, first + 3), 1))
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A line over time, with the area below it, as paths; `label` stands on hover over each part of the time."""
+
+    path: str
+    area: str
+    slots: tuple[Slot, ...]
+    width: int = LINE_WIDTH
+    height: int = LINE_HEIGHT
+
+
+def draw_line(values: Sequence[float | None], most: float, labels: Sequence[str]) -> Line:
+    """Through the middle of each part of the time that has a value; what lies between two is straight."""
+    step = LINE_WIDTH / max(1, len(values))
+    room = LINE_HEIGHT - 2 * LINE_EDGE
+    points = [
+        (round((index + 0.5) * step, 1), round(LINE_HEIGHT - LINE_EDGE - value / most * room, 1))
+        for index, value in enumerate(values)
+        if value is not None
+    ]
+    slots = tuple(
+        Slot(x=round(index * step, 2), width=round(step, 2), bars=(), label=label) for index, label in enumerate(labels)
+    )
+    if not points:
+        return Line(path="", area="", slots=slots)
+    if len(points) == 1:
+        (x, y), half = points[0], step / 2
+        points = [(round(x - half, 1), y), (round(x + half, 1), y)]
+    path = "M" + "L".join(f"{x} {y}" for x, y in points)
+    return Line(path=path, area=f"{path}V{LINE_HEIGHT}H{points[0][0]}Z", slots=slots)

@@ -1,19 +1,25 @@
 """The first page: how the whole goes, what failed of late, and how each provider does."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from service.core.views import TaskView
-from service.dashboard.drawing import draw_columns, draw_span
+from service.dashboard.attention import find_concerns
+from service.dashboard.drawing import Column, Line, draw_columns, draw_line, draw_span, nice_ceiling
+from service.dashboard.pages import percent
+from service.dashboard.providers import standing_of
 from service.dashboard.statistics import DAY_MIN, HOUR_MIN, Figures
 from service.dashboard.visit import Visit
 from service.store.pulse import COUNT_MAX
 from service.web.calls import Answer
-from service.web.operations import ProviderList, ProviderView
+from service.web.operations import ProviderList
 from service.web.tasks import TaskList
 
 RANGES = {"hour": HOUR_MIN, "day": DAY_MIN}
 FAILURES = 6
 NEWEST = 6
+POINTS = 12
+"""Of the line of an hour: a minute alone has too few endings for a rate."""
 
 
 async def show(visit: Visit) -> Answer:
@@ -22,6 +28,7 @@ async def show(visit: Visit) -> Answer:
     minutes = RANGES.get(name, HOUR_MIN)
     figures = await visit.site.statistics.read(minutes, visit.now)
     values: dict[str, Any] = {"range": "day" if minutes == DAY_MIN else "hour", "figures": figures, "most": COUNT_MAX}
+    values["concerns"] = await find_concerns(visit, figures)
     if visit.may("tasks:read"):
         values |= await _tasks(visit, figures)
     return visit.render("overview.html", **values)
@@ -40,21 +47,36 @@ async def _tasks(visit: Visit, figures: Figures) -> dict[str, Any]:
     }
     return {
         "chart": draw_columns(figures.columns),
+        "rates": _draw_rates(figures.columns),
+        "open": _draw_open(figures),
+        "deepest": max((load.waiting for load in figures.loads.values()), default=0),
         "failed": failed,
         "newest": newest,
-        "states": [(provider, *state_of(provider)) for provider in providers],
+        "states": [(provider, *standing_of(provider)) for provider in providers],
         "spans": spans,
     }
 
 
+def _draw_rates(columns: Sequence[Column]) -> Line:
+    size = max(1, len(columns) // POINTS) if columns[0].minutes == 1 else 1
+    parts = [columns[start : start + size] for start in range(0, len(columns), size)]
+    rates = [_rate(part) for part in parts]
+    labels = [
+        f"{part[0].at:%H:%M}: {'nothing ended' if rate is None else percent(rate)}"
+        for part, rate in zip(parts, rates, strict=True)
+    ]
+    return draw_line(rates, 1.0, labels)
+
+
+def _rate(columns: Sequence[Column]) -> float | None:
+    succeeded, failed = (sum(one.counts.get(status, 0) for one in columns) for status in ("succeeded", "failed"))
+    return succeeded / (succeeded + failed) if succeeded + failed else None
+
+
+def _draw_open(figures: Figures) -> Line:
+    labels = [f"{column.at:%H:%M}: {count} open" for column, count in zip(figures.columns, figures.open, strict=True)]
+    return draw_line(figures.open, nice_ceiling(max(figures.open)), labels)
+
+
 async def _list(visit: Visit, query: dict[str, Any]) -> list[TaskView]:
     return (await visit.ask("GET /v1/tasks", TaskList, query=query)).data
-
-
-def state_of(provider: ProviderView) -> tuple[str, str]:
-    """A word and the tone of its badge."""
-    if not provider.configured:
-        return "not configured", "off"
-    if provider.circuit.state != "closed":
-        return ("not answering", "bad") if provider.circuit.state == "open" else ("being tried", "wait")
-    return ("resting", "wait") if provider.paused_until else ("answering", "ok")

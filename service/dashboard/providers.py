@@ -39,7 +39,18 @@ async def show(visit: Visit) -> Answer:
         State(provider=one, load=loads.get(one.id, IDLE), spend=_spend(charges, one.id, visit.now)) for one in found
     ]
     complete_since = charges.complete_since if charges.complete_since > since else None
-    return visit.render("providers.html", states=states, days=DAYS, complete_since=complete_since)
+    return visit.render(
+        "providers.html", states=states, days=DAYS, complete_since=complete_since, standing_of=standing_of
+    )
+
+
+def standing_of(provider: ProviderView) -> tuple[str, str]:
+    """A word and the tone of its badge."""
+    if not provider.configured:
+        return "not configured", "off"
+    if provider.circuit.state != "closed":
+        return ("not answering", "bad") if provider.circuit.state == "open" else ("trying again", "wait")
+    return ("resting", "wait") if provider.paused_until else ("healthy", "ok")
 
 
 def _spend(charges: Charges, provider: str, now: datetime) -> Spend | None:

@@ -2,11 +2,13 @@
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import msgspec
-from starlette.routing import BaseRoute, Route
+import structlog
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from service.core.keys import Scope as Right
@@ -30,12 +32,16 @@ from service.dashboard import (
 )
 from service.dashboard.site import Site
 from service.dashboard.visit import Visit, check_origin, recall
+from service.telemetry.logs import request_id
 from service.web.auth import NOBODY
 from service.web.bodies import is_storable, read_body
 from service.web.calls import Answer, Reply, find_header
-from service.web.errors import STATUSES, MethodNotAllowed
+from service.web.errors import STATUSES, ClientGone, Failure, MethodNotAllowed
 
+log = structlog.get_logger()
 FORM = "application/x-www-form-urlencoded"
+OF_PROGRAMS = ("/v1/", "/callbacks/")
+"""What is not found there is told as the API tells it."""
 FIELDS_MAX = 200
 
 
@@ -102,8 +108,30 @@ def build_pages(site: Site) -> Sequence[BaseRoute]:
     by_path: dict[str, dict[str, Page]] = {}
     for page in PAGES:
         by_path.setdefault(page.path, {})[page.method] = page
-    routes = [Route(path, _Place(site, found)) for path, found in by_path.items()]
-    return (*routes, Route("/assets/{digest}/{name}", _Shelf(site)))
+    routes = [Route(path, _Place(site, found, _find_parent(path, by_path))) for path, found in by_path.items()]
+    return (*routes, Route("/assets/{digest}/{name}", _Shelf(site)), _Elsewhere(site))
+
+
+def _find_parent(path: str, by_path: Mapping[str, Mapping[str, Page]]) -> int:
+    """How many steps up from there a page is, where there is none itself: a form's address may be typed or reloaded."""
+    steps = 0
+    while "GET" not in by_path.get(path, {}):
+        path, steps = path.rpartition("/")[0] or "/", steps + 1
+    return steps
+
+
+class _Elsewhere(Route):
+    """All other addresses, when a person looks at one: a page says that nothing is there."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__("/{path:path}", _Place(site, {}, 0))
+        self.path_format = "unmatched"  # in metrics and logs, as where nobody looks
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        is_person = scope["type"] == "http" and "text/html" in (find_header(scope, b"accept") or "")
+        if not is_person or scope["method"] != "GET" or scope["path"].startswith(OF_PROGRAMS):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 class _Shelf:
@@ -123,23 +151,33 @@ class _Shelf:
 
 
 class _Place:
-    """One path: who may come in, by which method, with what."""
+    """One path: who may come in, by which method, with what. `steps` is how far up from a form its page is."""
 
-    def __init__(self, site: Site, pages: Mapping[str, Page]) -> None:
+    def __init__(self, site: Site, pages: Mapping[str, Page], steps: int) -> None:
         self._site = site
         self._pages = {**pages, **({"HEAD": pages["GET"]} if "GET" in pages else {})}
+        self._steps = steps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             reply = await self._answer(scope, receive)
-        except MethodNotAllowed:
+        except (ClientGone, MethodNotAllowed):
             raise
         except Problem as problem:
+            if isinstance(problem, Unavailable):
+                log.warning("request.unavailable", route=_route(scope), reason=problem.detail, cause=problem.cause)
             reply = await self._tell(scope, problem)
+        except Exception:
+            log.exception("request.failed", route=_route(scope))
+            reply = await self._tell(scope, Failure("Something went wrong here. The log of the service says what."))
         await reply(receive, send)
 
     async def _answer(self, scope: Any, receive: Receive) -> Reply:
+        if not self._pages:
+            raise NotFound("There is nothing at this address.")
         page = self._pages.get(scope["method"])
+        if page is None and scope["method"] in ("GET", "HEAD"):
+            return Answer(303, headers=((b"location", self._parent(scope["path"]).encode()),))
         if page is None:
             raise MethodNotAllowed(", ".join(self._pages))
         session, caller = await recall(self._site, scope)
@@ -155,20 +193,34 @@ class _Place:
             caller.check(page.right)
         return await page.show(visit)
 
+    def _parent(self, path: str) -> str:
+        return quote(path.rsplit("/", self._steps)[0]) or "/"
+
     async def _tell(self, scope: Any, problem: Problem) -> Answer:
-        """The refusal as a page, in the frame if somebody is signed in."""
+        """The refusal as a page, in the frame if somebody is signed in and that can be found out now."""
         session, caller = None, NOBODY
-        if not isinstance(problem, Unavailable):
-            session, caller = await recall(self._site, scope)
+        if not isinstance(problem, Unavailable | Failure):
+            with suppress(Unavailable):
+                session, caller = await recall(self._site, scope)
         return tell(Visit(self._site, scope, session, caller, {}, {}), problem)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path, never the path itself: it may hold ids."""
+    return getattr(scope.get("route"), "path_format", "unmatched")
 
 
 def tell(visit: Visit, problem: Problem) -> Answer:
     status, title = next(STATUSES[kind] for kind in type(problem).__mro__ if kind in STATUSES)
     wait = problem.retry_after_s if isinstance(problem, TooMany | Unavailable) else None
     headers = ((b"retry-after", b"%d" % wait),) if wait is not None else ()
-    errors = problem.errors if isinstance(problem, InvalidRequest) else []
-    return visit.render("problem.html", status, headers, title=title, code=status, detail=problem.detail, errors=errors)
+    told = {
+        "title": title,
+        "detail": problem.detail,
+        "errors": problem.errors if isinstance(problem, InvalidRequest) else [],
+        "request_id": request_id.get() if isinstance(problem, Failure) else None,
+    }
+    return visit.render("problem.html", status, headers, code=status, **told)
 
 
 def _send_to_door(visit: Visit, page: Page) -> Answer:

@@ -8,7 +8,7 @@ import msgspec
 
 from service.core.problems import InvalidRequest
 from service.core.task import Status
-from service.store.reads import TaskFilter
+from service.store.queries import TaskFilter
 from service.web.calls import ID_SHAPES
 from service.web.queries import read_time
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from statistics import quantiles
 
@@ -10,6 +10,8 @@ import msgspec
 
 from service.core.times import from_ms
 from service.dashboard.drawing import Column
+from service.providers.base import Access, Limits
+from service.store.figures import Load
 from service.store.pulse import MINUTE_MS, Waiting
 from service.store.reads import Reads
 
@@ -38,10 +40,16 @@ class ProviderFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one time up to now: `columns` are its parts for a chart."""
+    """Of one time up to now: `columns` are its parts for a chart.
+
+    `open` is how many tasks were not final at the end of each, `late_since` since when work is due that nobody takes.
+    """
 
     minutes: int
     columns: tuple[Column, ...]
+    open: tuple[int, ...]
+    loads: Mapping[str, Load]
+    late_since: datetime | None
     providers: dict[str, ProviderFigures]
     waiting: Waiting
     deliveries: dict[str, int]
@@ -63,10 +71,14 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 class Statistics:
     """One for a process; however many look, each figure is read once in a while."""
 
-    def __init__(self, reads: Reads, providers: Iterable[str]) -> None:
+    def __init__(self, reads: Reads, providers: Mapping[str, Access]) -> None:
         self._reads = reads
         self._providers = tuple(providers)
+        self._limits: dict[str, Limits] = {
+            name: access.limits for name, access in providers.items() if access.account is not None
+        }
         self._minutes: dict[str, dict[int, Counter[str]]] = {name: {} for name in self._providers}
+        self._created = Counter[int]()
         self._settled_until = 0
         self._reading = asyncio.Lock()
         self._kept: dict[int, tuple[float, Figures]] = {}
@@ -82,23 +94,29 @@ class Statistics:
 
     async def _read(self, minutes: int, now: datetime) -> Figures:
         last = int(now.timestamp()) // 60
-        await self._count_endings(last, now)
+        await self._count(last, now)
         since = from_ms((last - minutes + 1) * MINUTE_MS)
+        columns, waiting = self._columns(last, minutes), await self._reads.count_waiting()
         return Figures(
             minutes=minutes,
-            columns=self._columns(last, minutes),
+            columns=columns,
+            open=self._open(columns, waiting.queued + waiting.running),
+            loads=await self._reads.account_loads(self._limits, now),
+            late_since=await self._reads.find_overdue(self._limits, now),
             providers={name: await self._provider(name, last - minutes + 1, since) for name in self._providers},
-            waiting=await self._reads.count_waiting(),
+            waiting=waiting,
             deliveries=await self._reads.count_deliveries(now - timedelta(minutes=minutes)),
         )
 
-    async def _count_endings(self, last: int, now: datetime) -> None:
+    async def _count(self, last: int, now: datetime) -> None:
         """Minutes that are over are read once; only what may still grow is read again."""
         first = last - DAY_MIN + 1
-        start = max(first, self._settled_until)
+        start, until = max(first, self._settled_until), now + timedelta(minutes=1)
+        self._created = Counter({minute: count for minute, count in self._created.items() if first <= minute < start})
+        for minute, count in await self._reads.count_created(from_ms(start * MINUTE_MS), until):
+            self._created[minute] += count
         for name in self._providers:
             known = {minute: counts for minute, counts in self._minutes[name].items() if first <= minute < start}
-            until = now + timedelta(minutes=1)
             for minute, status, count in await self._reads.count_endings(name, from_ms(start * MINUTE_MS), until):
                 known.setdefault(minute, Counter())[status] += count
             self._minutes[name] = known
@@ -116,6 +134,16 @@ class Statistics:
             Column(at=from_ms((first + index * width) * MINUTE_MS), minutes=width, counts=dict(counts))
             for index, counts in enumerate(columns)
         )
+
+    def _open(self, columns: tuple[Column, ...], now_open: int) -> tuple[int, ...]:
+        """Backwards from how many there are: what ended after a time was open then, what came after it was not."""
+        found, count = [], now_open
+        for column in reversed(columns):
+            found.append(max(0, count))
+            first = int(column.at.timestamp()) // 60
+            came = sum(self._created[minute] for minute in range(first, first + column.minutes))
+            count += column.total - came
+        return tuple(reversed(found))
 
     async def _provider(self, name: str, first: int, since: datetime) -> ProviderFigures:
         total = Counter[str]()

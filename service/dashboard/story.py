@@ -47,6 +47,8 @@ WORDS: Mapping[str, tuple[str, Tone]] = {
 SHORT: Mapping[str, str] = {"submit": "submit", "poll": "poll", "callback": "callback", "delivery": "attempt"}
 LONG_TEXT = ("raw", "body")
 """Details that are payloads."""
+HIDDEN = (*LONG_TEXT, "delivery_id", "endpoint_id", "event_type", "status_code", "number")
+"""Details that the line itself tells, or leads to."""
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,7 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any]
     payloads: dict[str, Any]
     delivery_id: str | None
+    endpoint_id: str | None
     times: int = 1
 
 
@@ -78,8 +81,12 @@ def tell(items: Sequence[TimelineItem]) -> list[Happening]:
 def _happening(item: TimelineItem, start: str) -> Happening:
     title, tone = _attempt_words(item) if item.type == "delivery.attempted" else _words(item.type)
     payloads = {name: value for name, value in item.detail.items() if name in LONG_TEXT}
-    hidden = (*LONG_TEXT, "delivery_id", "event_type", "status_code", "number")
-    facts = {name: value for name, value in item.detail.items() if name not in hidden and value not in (None, "")}
+    facts = {name: value for name, value in item.detail.items() if name not in HIDDEN and value not in (None, "")}
+    if "duration_ms" in facts:
+        facts = {"took": duration(facts["duration_ms"] / 1000), **facts}
+        facts.pop("duration_ms")
+    if facts.get("error") == f"status {item.detail.get('status_code')}":
+        facts.pop("error")
     return Happening(
         at=item.at,
         offset=f"+{duration(_seconds(start, item.at))}",
@@ -89,6 +96,7 @@ def _happening(item: TimelineItem, start: str) -> Happening:
         facts=facts,
         payloads=payloads,
         delivery_id=item.detail.get("delivery_id"),
+        endpoint_id=item.detail.get("endpoint_id"),
     )
 
 
@@ -105,9 +113,11 @@ def _attempt_words(item: TimelineItem) -> tuple[str, Tone]:
 
 # --- the picture ------------------------------------------------------------------------------------------------------
 
-WIDTH, LEFT, RIGHT = 860, 84, 22
+WIDTH, LEFT, RIGHT = 680, 76, 22
 LANES: Mapping[Lane, int] = {"state": 22, "provider": 62, "delivery": 102}
 LABEL_ROOM = 58
+CLOSEST = 3.0
+"""Two alike that stand closer would be one dot to the eye."""
 GRAIN_S = 0.25
 """Shorter gaps are drawn to scale, longer ones shrink: a task of minutes and its deliveries of days fit one line."""
 
@@ -176,16 +186,21 @@ def _lane(kind: str) -> Lane:
 def _marks(items: Sequence[TimelineItem], places: Sequence[float]) -> list[Mark]:
     marks: list[Mark] = []
     labelled: dict[str, float] = {}
+    newest: dict[str, Mark] = {}
     for item, x in zip(items, places, strict=False):
         lane = _lane(item.type)
         if lane == "state":
             continue
         one = _happening(item, items[0].at)
+        before = newest.get(lane)
+        if before is not None and before.tone == one.tone and x - before.x < CLOSEST:
+            continue
         has_room = x - labelled.get(lane, -LABEL_ROOM) >= LABEL_ROOM
         if has_room:
             labelled[lane] = x
         label = SHORT.get(item.type.partition(".")[0], "") if has_room else ""
-        marks.append(Mark(x=x, y=LANES[lane], tone=one.tone, label=label, title=f"{one.offset} {one.title}"))
+        newest[lane] = Mark(x=x, y=LANES[lane], tone=one.tone, label=label, title=f"{one.offset} {one.title}")
+        marks.append(newest[lane])
     return marks
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.core.delivery import Endpoint
 from service.core.problems import Conflict
 from service.core.views import DeliveryView, TaskView, view_task
 from service.core.why import FAILURES, Why
@@ -31,6 +32,7 @@ async def show(visit: Visit) -> Answer:
         picture=draw(items, visit.now, is_final=is_final) if items else None,
         events=events.data,
         deliveries=await _deliveries(visit, task_id),
+        endpoints=await _endpoints(visit),
         is_final=is_final,
         explained=FAILURES[task.error.code] if task.error else None,
         took=between(task.created_at, task.finished_at) if task.finished_at else None,
@@ -43,6 +45,13 @@ async def _deliveries(visit: Visit, task_id: str) -> list[DeliveryView]:
     if not visit.may("endpoints"):
         return []
     return (await visit.ask("GET /v1/deliveries", DeliveryList, query={"task_id": task_id, "limit": LISTED_MAX})).data
+
+
+async def _endpoints(visit: Visit) -> dict[str, Endpoint]:
+    """By id, for those who may see them."""
+    if not visit.may("endpoints"):
+        return {}
+    return {endpoint.id: endpoint for endpoint in await visit.web.store.reads.list_endpoints()}
 
 
 def _polls(visit: Visit, task: TaskView) -> bool:

@@ -1,6 +1,6 @@
 """The values that one transaction works on: read once, changed by decisions in turn, written at its end."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,7 @@ from service.core.times import to_ms
 from service.store import faults, rows
 from service.store.bus import DELIVERIES, EVENTS, tasks_of
 from service.store.driver import Contended, Driver, Row, Session
+from service.store.queries import GIVEN_UP, OPEN
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,9 +179,11 @@ class Batch:
         """Every process reads the endpoints again. The counter is moved with the others, at the end."""
         self._filters_changed = True
 
-    def forget(self, task_id: str, data: bytes) -> None:
-        """What is left to tell of an erased task, for its events that this transaction has yet to publish."""
-        self._events = [replace(event, data=data) if event.task_id == task_id else event for event in self._events]
+    def forget(self, task_id: str, erase: Callable[[bytes], bytes]) -> None:
+        """What an erased task's events tell that this transaction has yet to publish."""
+        self._events = [
+            replace(event, data=erase(event.data)) if event.task_id == task_id else event for event in self._events
+        ]
 
     def put_delivery(self, delivery: Delivery) -> None:
         self._deliveries[delivery.id] = delivery
@@ -298,19 +301,21 @@ class Batch:
         if not self._holds:
             return
         lock = lock or self.driver.for_update
+        waiting = f"lane = ? and {OPEN} and status = 'pending' order by id {lock}"
+        kept = f"endpoint_id = ? and {GIVEN_UP} and status <> 'failed' order by id {lock}"
         sql = f"""
         update deliveries set due_ms = null, resume_status = null, resume_due_ms = null,
           status = case when coalesce(resume_status, 'pending') = 'pending' then 'held' else resume_status end
-        where id in (select id from deliveries where lane = ? and status = 'pending' order by id {lock})
+        where id in (select id from deliveries where {waiting})
         """
         await self._many(sql, [(endpoint_id,) for endpoint_id in self._holds])
-        sql = f"""
-        update deliveries set status = 'failed', due_ms = null, finished_ms = ? where id in (
-          select id from deliveries where endpoint_id = ? and status in ('pending', 'held', 'parked')
-          order by id {lock})
-        """
         deleted = [key for key in self._holds if (known := self.find_endpoint(key)) and known.deleted_at]
-        await self._many(sql, [(to_ms(self.env.now()), key) for key in deleted])
+        for which in (waiting, kept):
+            sql = f"""
+            update deliveries set status = 'failed', due_ms = null, resume_status = null, resume_due_ms = null,
+              finished_ms = ? where id in (select id from deliveries where {which})
+            """
+            await self._many(sql, [(to_ms(self.env.now()), key) for key in deleted])
 
     async def _write_pauses(self) -> None:
         sql = """

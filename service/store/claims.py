@@ -17,6 +17,7 @@ from service.providers.base import Limits
 from service.store import faults, rows
 from service.store.batch import Batch
 from service.store.driver import ReadSession, Row, Session
+from service.store.queries import OPEN
 
 EXPIRE_MAX = 200
 TURN_S = 0.02
@@ -66,25 +67,28 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
 
 FLYING = "provider = ? and step in ('sending', 'unconfirmed', 'tracking')"
 WAITING = "provider = ? and step = 'submit'"
+EXPIRING = f"{WAITING} and deadline_ms >= 0"
+"""All that wait, in the words of the index of their deadlines."""
 _SELECT = f"select {rows.TASK_COLUMNS} from tasks where"
 _DUE_FLYING = f"{_SELECT} {FLYING} and due_ms <= ? order by due_ms limit ?"
 _DUE_UNPOLLED = f"""
 {_SELECT} {FLYING} and due_ms <= ? and (step <> 'tracking' or deadline_ms <= ?) order by due_ms limit ?
 """
-_DUE_SUBMITS = f"{_SELECT} {WAITING} and due_ms <= ? order by due_ms, id limit ?"
-_EXPIRED_SUBMITS = f"{_SELECT} {WAITING} and deadline_ms <= ? order by deadline_ms limit ?"
+_DUE_SUBMITS = f"{_SELECT} {WAITING} and due_ms <= ? order by due_ms limit ?"
+_EXPIRED_SUBMITS = f"{_SELECT} {EXPIRING} and deadline_ms <= ? order by deadline_ms limit ?"
 _PROBE_POLL = f"{_SELECT} {FLYING} and step = 'tracking' order by due_ms limit 1"
-_NEXT = f"""
-select (select min(due_ms) from tasks where {WAITING}), (select min(deadline_ms) from tasks where {WAITING}),
-  (select min(due_ms) from tasks where {FLYING})
-"""
+_NEXT_SUBMIT = f"select due_ms from tasks where {WAITING} order by due_ms limit 1"
+"""Not `min`: a planner that takes them for few would gather all of them from another index."""
+_NEXT_DEADLINE = f"select deadline_ms from tasks where {EXPIRING} order by deadline_ms limit 1"
+_NEXT_FLYING = f"select due_ms from tasks where {FLYING} order by due_ms limit 1"
+_NEXT = f"select ({_NEXT_SUBMIT}), ({_NEXT_DEADLINE}), ({_NEXT_FLYING})"
 _LAST_POLL = f"select min(deadline_ms) from tasks where {FLYING}"
 
 
 async def next_due_task(session: ReadSession, provider: str) -> datetime | None:
     """When this provider's earliest task is due: a look at two indexes, so that an idle worker writes nothing."""
-    sql = f"select (select min(due_ms) from tasks where {WAITING}), (select min(due_ms) from tasks where {FLYING})"
-    submit_ms, flying_ms = (await session.fetch(sql, (provider, provider)))[0]
+    found = await session.fetch(f"select ({_NEXT_SUBMIT}), ({_NEXT_FLYING})", (provider, provider))
+    submit_ms, flying_ms = found[0]
     return _earliest(submit_ms, flying_ms)
 
 
@@ -229,16 +233,15 @@ async def _submit_room(session: ReadSession, account: AccountState, limits: Limi
 
 # --- deliveries -------------------------------------------------------------------------------------------------------
 
-_OPEN = "status in ('pending', 'sending')"
 _LANES = f"""
 with recursive lanes (lane) as (
-  select min(lane) from deliveries where {_OPEN}
+  select (select lane from deliveries where {OPEN} order by lane limit 1)
   union all
-  select (select min(n.lane) from deliveries n where n.{_OPEN} and n.lane > lanes.lane) from lanes
+  select (select n.lane from deliveries n where n.{OPEN} and n.lane > lanes.lane order by n.lane limit 1) from lanes
   where lanes.lane is not null
 )
-select lane, (select min(d.due_ms) from deliveries d where d.lane = lanes.lane and d.{_OPEN}) from lanes
-where lane is not null
+select lane, (select d.due_ms from deliveries d where d.lane = lanes.lane and d.{OPEN} order by d.due_ms limit 1)
+from lanes where lane is not null
 """
 """Each lane with its earliest due time, one step in the index a lane: what waits in one lane costs no other."""
 
@@ -313,7 +316,7 @@ async def _take(batch: Batch, lane: str, endpoint: Endpoint | None, limit: int, 
     columns = ", ".join(f"d.{column.strip()}" for column in rows.DELIVERY_COLUMNS.split(","))
     sql = f"""
     select {columns}, e.body from deliveries d join events e on e.id = d.event_id
-    where d.lane = ? and d.{_OPEN} and d.due_ms <= ? order by d.due_ms limit ?
+    where d.lane = ? and d.{OPEN} and d.due_ms <= ? order by d.due_ms limit ?
     {batch.driver.skip_locked("d")}
     """
     found = await batch.session.fetch(sql, (lane, to_ms(batch.env.now()), limit))

@@ -64,6 +64,14 @@ class Driver(Protocol):
         """The column in a condition whose index leads to too many rows, for a planner that can't know that."""
         ...
 
+    def leading(self, column: str) -> str:
+        """A condition, the column has the value of one parameter: its index leads in a listing, whatever the value.
+
+        Where the listing is sorted by the column first, too, no planner that takes the value for a common one walks
+        through the whole table in the order of its ids instead.
+        """
+        ...
+
     def many(self, values: Iterable[str]) -> Any: ...
 
     async def open(self) -> None: ...

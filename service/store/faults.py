@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.core.env import Env
-from service.core.fault import FORGET_S, Fault, fail_again
+from service.core.fault import FORGET_S, Fault, Kind, fail_again
 from service.core.problems import Conflict, NotFound
 from service.core.times import from_ms, to_ms
 from service.store.driver import ReadSession, Row, Session
@@ -20,6 +20,10 @@ insert into faults ({_COLUMNS}, step) values (?, ?, ?, ?, ?, ?, ?)
 on conflict (id) do update set failures = excluded.failures, first_ms = excluded.first_ms, last_ms = excluded.last_ms,
   parked_ms = excluded.parked_ms, reason = excluded.reason, step = excluded.step
 """
+_STILL_PARKED: dict[Kind, str] = {
+    "task": "select 1 from tasks where id = ? and step = 'parked'",
+    "delivery": "select 1 from deliveries where id = ? and status = 'parked'",
+}
 _IS_OVER = """
 delete from faults where parked_ms is not null
   and not exists (select 1 from tasks t where t.id = faults.id and t.step = 'parked')
@@ -29,9 +33,15 @@ delete from faults where parked_ms is not null
 
 
 async def note(batch: "Batch", subject_id: str, error: Exception) -> None:
-    """One more failure of this row: it is due again later, or parked, and every other row goes on."""
+    """One more failure of this row: it is due again later, or parked, and every other row goes on.
+
+    Work that was under way when the row was parked adds nothing: what its retry needs would be lost.
+    """
     found = await batch.session.fetch(f"select {_COLUMNS} from faults where id = ?", (subject_id,))
-    fault = fail_again(_fault(found[0]) if found else None, subject_id, error, batch.env)
+    known = _fault(found[0]) if found else None
+    if known is not None and known.parked_at and await _is_still_parked(batch.session, known):
+        return
+    fault = fail_again(known, subject_id, error, batch.env)
     step = await _put_aside(batch, fault)
     await batch.session.execute(_UPSERT, (*_row(fault), step))
     batch.faults.append(fault)
@@ -69,6 +79,12 @@ async def forget(session: Session, env: Env) -> None:
     long_ago = to_ms(env.now() - timedelta(seconds=FORGET_S))
     await session.execute("delete from faults where parked_ms is null and last_ms < ?", (long_ago,))
     await session.execute(_IS_OVER)
+
+
+async def _is_still_parked(session: Session, fault: Fault) -> bool:
+    """What waits for an endpoint that can't be read is held anew each time, so that one never is."""
+    sql = _STILL_PARKED.get(fault.kind)
+    return sql is not None and bool(await session.fetch(sql, (fault.id,)))
 
 
 async def _put_aside(batch: "Batch", fault: Fault) -> str | None:

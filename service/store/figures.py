@@ -15,7 +15,7 @@ from service.providers.base import Limits
 from service.store import rows
 from service.store.claims import FLYING, WAITING, read_account
 from service.store.driver import ReadSession, Row
-from service.store.overdue import find_overdue
+from service.store.overdue import find_overdue_task
 
 COUNT_MAX = 10_000
 """Nobody needs to know how many more wait."""
@@ -91,7 +91,7 @@ async def account_load(session: ReadSession, provider: str, limits: Limits, now:
         waiting=await _count(session, WAITING, provider),
         paused_until=account.paused_until,
         breaker=account.breaker,
-        late_since=await find_overdue(session, {provider: limits}, now),
+        late_since=await find_overdue_task(session, provider, limits, now),
     )
 
 

@@ -95,6 +95,9 @@ class PostgresDriver:
     def aside(self, column: str) -> str:
         return column
 
+    def leading(self, column: str) -> str:
+        return f"{column} = any(array[?])"  # to a planner not a constant, by which nothing need be sorted
+
     def many(self, values: Iterable[str]) -> list[str]:
         return storable(list(values))
 

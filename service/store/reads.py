@@ -8,11 +8,10 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from service.core.breaker import Breaker
-from service.core.change import Entry
+from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Endpoint, Format, Held
 from service.core.event import EventType
 from service.core.fault import Fault
-from service.core.ids import first_id_at
 from service.core.problems import NotFound
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
@@ -23,13 +22,12 @@ from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
 from service.store.overdue import find_overdue
+from service.store.queries import GIVEN_UP, STATED, TaskFilter, delivery_query, task_query
 
 T = TypeVar("T")
 NO_EVENT = "evt_" + "0" * 32
 NEAR = 1_000
 """Ids are made shortly before the commit that gives an event its place: so many may be in another order at most."""
-GIVEN_UP = "status in ('failed', 'held', 'parked')"
-"""As the index on them says it: a planner that does not know the parameters goes by these words."""
 SEARCH_MAX = 5_000
 """Tasks that one search in prompts looks at."""
 
@@ -39,18 +37,6 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     items: list[T]
     last: str | None
-
-
-class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What a listing of tasks is narrowed to; None narrows nothing."""
-
-    status: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    provider_task_id: str | None = None
-    metadata: dict[str, str] = {}
-    created_after: datetime | None = None
-    created_before: datetime | None = None
 
 
 class Search(Page[Task], frozen=True, kw_only=True):
@@ -110,6 +96,11 @@ class Reads:
         sql = f"select {_EVENT_COLUMNS} from events where id = ? and audience_id is null"
         return _event(await self._one(sql, event_id, "event"))
 
+    async def find_idempotency_key(self, key: str) -> IdempotencyKey | None:
+        sql = "select key, fingerprint, task_id, created_ms from idempotency_keys where key = ?"
+        found = await self._fetch(sql, key)
+        return rows.idempotency_key_from_row(found[0]) if found else None
+
     async def _one(self, sql: str, key: str, noun: str) -> Row:
         found = await self._fetch(sql, key)
         if not found:
@@ -163,11 +154,12 @@ class Reads:
         if task_id is not None:
             sql, params = f"{sql} and task_id = ?", [*params, task_id]
         if len(types) == 1:
-            sql, params = f"{sql} and type = ?", [*params, types[0]]
+            sql, params = f"{sql} and {self._driver.leading('type')}", [*params, types[0]]
         elif types:  # together they are most of all events
             column = self._driver.aside("type")
             sql, params = f"{sql} and {self._driver.any_of(column)}", [*params, self._driver.many(types)]
-        return [_event(row) for row in await self._fetch(f"{sql} order by seq limit ?", *params, limit)]
+        order = "type, seq" if len(types) == 1 else "seq"
+        return [_event(row) for row in await self._fetch(f"{sql} order by {order} limit ?", *params, limit)]
 
     async def position_of(self, event_id: str) -> int:
         """The event's place in the stream; of one that retention has deleted, the place before what came after it."""
@@ -204,18 +196,8 @@ class Reads:
         self, status: str | None, endpoint_id: str | None, task_id: str | None, limit: int, before: str | None
     ) -> Page[Delivery]:
         """Newest first."""
-        columns = {"status": status, "endpoint_id": endpoint_id, "task_id": task_id}
-        conditions = [f"{column} = ?" for column, value in columns.items() if value is not None]
-        params: list[Any] = [value for value in columns.values() if value is not None]
-        if status in ("failed", "held", "parked") and endpoint_id is not None:
-            conditions.append(GIVEN_UP)
-        elif status not in (None, "succeeded") and task_id is None:
-            conditions.append("status <> 'succeeded'")
-        if before is not None:
-            conditions, params = [*conditions, "id < ?"], [*params, before]
-        where = f"where {' and '.join(conditions)}" if conditions else ""
-        sql = f"select {rows.DELIVERY_COLUMNS} from deliveries {where} order by id desc limit ?"
-        return _page(await self._fetch(sql, *params, limit + 1), limit, rows.delivery_from_row)
+        sql, params = delivery_query(self._driver, status, endpoint_id, task_id, before, limit + 1)
+        return _page(await self._fetch(sql, *params), limit, rows.delivery_from_row)
 
     async def attempts_of(self, delivery_ids: list[str]) -> dict[str, list[Attempt]]:
         condition = self._driver.any_of("delivery_id")
@@ -241,7 +223,8 @@ class Reads:
             "select status, count(*) from tasks where status in ('queued', 'running') group by status"
         )
         deliveries = await self._fetch(
-            "select status, count(*) from deliveries where status <> 'succeeded' group by status"
+            "select status, count(*) from deliveries "
+            f"where status in ('pending', 'sending', 'held', 'failed', 'parked') and {STATED} group by status"
         )
         return {"tasks": dict(tasks), "deliveries": dict(deliveries)}
 
@@ -279,6 +262,10 @@ class Reads:
     async def count_endings(self, provider: str, since: datetime, until: datetime) -> list[tuple[int, str, int]]:
         async with self._driver.reading() as session:
             return await pulse.count_endings(session, provider, since, until)
+
+    async def count_created(self, since: datetime, until: datetime) -> list[tuple[int, int]]:
+        async with self._driver.reading() as session:
+            return await pulse.count_created(session, since, until)
 
     async def times_to_result(self, provider: str, since: datetime, limit: int) -> Sequence[float]:
         async with self._driver.reading() as session:
@@ -337,53 +324,3 @@ def _is_plain(char: str) -> bool:
 def _has_words(task: Task, words: Sequence[str]) -> bool:
     prompt = task.input.prompt.lower()
     return all(word.lower() in prompt for word in words)
-
-
-def task_query(driver: Driver, wanted: TaskFilter, before: str | None, limit: int) -> tuple[str, list[Any]]:
-    """Rows come in the order of the ids from the one index that leads, so a full page ends it.
-
-    The ids are taken first, from that index alone: PostgreSQL would else rather walk through all tasks. The limit is
-    in the text, so that its planner knows it.
-    """
-    leads, labels = _leading(wanted), list(wanted.metadata.items())
-    conditions: list[str] = []
-    params: list[Any] = []
-    tables, task_id = "tasks t", "t.id"
-    if "labels" in leads:
-        tables, task_id = "labels l cross join tasks t", "l.task_id"  # in this order
-        conditions, params = ["l.key = ? and l.value = ? and t.id = l.task_id"], [*labels.pop(0)]
-    bounds = {
-        **{f"{_column(driver, name, leads)} = ?": getattr(wanted, name) for name in _COLUMNS},
-        f"{task_id} >= ?": first_id_at("task", wanted.created_after) if wanted.created_after else None,
-        f"{task_id} < ?": first_id_at("task", wanted.created_before) if wanted.created_before else None,
-        f"{task_id} < ? ": before,
-    }
-    conditions += [condition for condition, value in bounds.items() if value is not None]
-    params += [value for value in bounds.values() if value is not None]
-    for label in labels:
-        conditions.append("exists (select 1 from labels x where x.key = ? and x.value = ? and x.task_id = t.id)")
-        params += label
-    where = f"where {' and '.join(conditions)}" if conditions else ""
-    page = f"select {task_id} as id from {tables} {where} order by {task_id} desc limit {limit:d}"
-    return (
-        f"select {rows.TASK_COLUMNS} from tasks where id in (select id from ({page}) as page) order by id desc",
-        params,
-    )
-
-
-_COLUMNS = ("provider_task_id", "status", "provider", "model")
-
-
-def _leading(wanted: TaskFilter) -> tuple[str, ...]:
-    """Whose index is used by a planner that knows nothing of what is stored: few tasks share it, since most succeed."""
-    if wanted.provider_task_id is not None:
-        return ("provider_task_id",)
-    if wanted.metadata:
-        return ("labels",)
-    if wanted.status in (None, "succeeded") and (wanted.provider or wanted.model):
-        return ("provider", "model")
-    return ("status",)
-
-
-def _column(driver: Driver, name: str, leads: tuple[str, ...]) -> str:
-    return f"t.{name}" if name in leads else driver.aside(f"t.{name}")

@@ -1,6 +1,7 @@
 """Between rows and values: columns for what is searched, one JSON document for the rest."""
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -14,14 +15,14 @@ from service.core.trace import TraceContext
 from service.store.driver import Row
 
 
-class _TaskDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
+class _TaskDocument(msgspec.Struct, omit_defaults=True):
     """The fields of a task that no statement looks for."""
 
     input: TaskInput
+    created_at: datetime
     metadata: dict[str, str] = {}
     webhook_url: str | None = None
     on_unconfirmed: Literal["wait", "resubmit"] = "wait"
-    created_at: datetime
     submitted_at: datetime | None = None
     erased_at: datetime | None = None
     result: Result | None = None
@@ -46,6 +47,7 @@ class _Traced(msgspec.Struct, kw_only=True):
 
 
 _IN_DOCUMENT = _TaskDocument.__struct_fields__
+_in_document = attrgetter(*_IN_DOCUMENT)
 _read_document = msgspec.json.Decoder(_TaskDocument).decode
 _read_traced = msgspec.json.Decoder(_Traced).decode
 _read_endpoint = msgspec.json.Decoder(Endpoint).decode
@@ -62,7 +64,6 @@ on conflict (id) do update set status = excluded.status, step = excluded.step,
 
 
 def task_to_row(task: Task) -> Row:
-    document = _TaskDocument(**{name: getattr(task, name) for name in _IN_DOCUMENT})
     return (
         task.id,
         task.provider,
@@ -74,7 +75,7 @@ def task_to_row(task: Task) -> Row:
         ms_or_null(task.due_at),
         to_ms(task.deadline_at),
         ms_or_null(task.finished_at),
-        _write(document).decode(),
+        _write(_TaskDocument(*_in_document(task))).decode(),
     )
 
 

@@ -111,6 +111,9 @@ class SqliteDriver:
     def aside(self, column: str) -> str:
         return f"+{column}"
 
+    def leading(self, column: str) -> str:
+        return f"{column} = ?"
+
     def many(self, values: Iterable[str]) -> str:
         return msgspec.json.encode(list(values)).decode()
 

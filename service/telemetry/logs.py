@@ -1,17 +1,17 @@
 """The log: JSON or for a terminal, every line with the request it belongs to, escaped, and bounded where it repeats."""
 
-import contextlib
 import logging
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
 
+from service.core.times import to_the_second
 from service.telemetry.tracing import current_span
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -22,6 +22,7 @@ SAME = ("event", "lane", "route", "reason", "cause", "fault_id", "endpoint_id")
 SAME_MAX = 5
 SAME_S = 10.0
 KINDS_MAX = 1_000
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
@@ -33,11 +34,11 @@ def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) ->
         Throttle(),
         _add_ids,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_time,
         structlog.processors.format_exc_info,  # not the console's own way, which shows the values of variables
         _escape,
     ]
-    renderer: Any = structlog.processors.JSONRenderer(_to_json)
+    renderer: Any = _to_json
     if console:
         renderer = structlog.dev.ConsoleRenderer(colors=out.isatty())
     structlog.configure(
@@ -96,8 +97,8 @@ class Throttle:
         return event
 
 
-def _to_json(event: Event, **_: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
+def _to_json(_logger: Any, _name: str, event: Event) -> str:
+    return _encode(event).decode()
 
 
 def _add_ids(_logger: Any, _name: str, event: Event) -> Event:
@@ -105,6 +106,12 @@ def _add_ids(_logger: Any, _name: str, event: Event) -> Event:
         event.setdefault("request_id", found)
     if (ids := current_span().find_ids()) is not None:
         event["trace_id"], event["span_id"] = ids
+    return event
+
+
+def _add_time(_logger: Any, _name: str, event: Event) -> Event:
+    seconds, ns = divmod(time.time_ns(), 1_000_000_000)
+    event["timestamp"] = f"{to_the_second(seconds)}.{ns // 1000:06d}Z"
     return event
 
 
@@ -142,10 +149,12 @@ def _drop_own_keys(_logger: Any, _name: str, event: Event) -> Event:
     return event
 
 
-@contextlib.contextmanager
-def request_context(value: str) -> Iterator[None]:
-    token = request_id.set(value)
-    try:
-        yield
-    finally:
-        request_id.reset(token)
+class request_context:
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __enter__(self) -> None:
+        self._token = request_id.set(self._value)
+
+    def __exit__(self, *_: object) -> None:
+        request_id.reset(self._token)

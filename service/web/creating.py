@@ -57,8 +57,7 @@ async def create(web: Web, task: Task, key: str | None, request: str) -> tuple[T
         if known is None:
             used = IdempotencyKey(key=key, fingerprint=request, task_id=task.id, created_at=task.created_at)
             return msgspec.structs.replace(change, idempotency=(used,))
-        if known.fingerprint != request:
-            raise Conflict("This Idempotency-Key was used with another body.")
+        _check_same(known, request)
         raise _Answered(known.task_id)
 
     try:
@@ -66,6 +65,20 @@ async def create(web: Web, task: Task, key: str | None, request: str) -> tuple[T
     except _Answered as answered:
         return await _get_answered(web, answered.task_id), False
     return change.tasks[0], True
+
+
+async def find_answered(web: Web, key: str | None, request: str) -> Task | None:
+    """The task that this very request made. Raises Conflict when the key stands for another request."""
+    known = None if key is None else await web.store.reads.find_idempotency_key(key)
+    if known is None:
+        return None
+    _check_same(known, request)
+    return await _get_answered(web, known.task_id)
+
+
+def _check_same(known: IdempotencyKey, request: str) -> None:
+    if known.fingerprint != request:
+        raise Conflict("This Idempotency-Key was used with another body.")
 
 
 async def _get_answered(web: Web, task_id: str) -> Task:

@@ -6,7 +6,6 @@ import time
 from contextlib import nullcontext
 
 import structlog
-from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.core.env import Env
@@ -44,7 +43,6 @@ class Gate:
         self._metrics = metrics
         self._requests = requests
         self._tracing = tracing
-        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._is_told: bool | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,14 +77,9 @@ class Gate:
     def _count(self, scope: Scope, status: int, duration_s: float, span: Span) -> None:
         route = _route(scope)
         span.tell_answered(route, status)
-        key = (scope["method"], route, status)
-        counted = self._counted.get(key)
-        if counted is None:
-            method = key[0] if key[0] in METHODS else "_OTHER"
-            counter = self._metrics.requests.labels(method, route, str(status))
-            counted = self._counted[key] = (counter, self._metrics.request_seconds.labels(method, route))
-        counted[0].inc()
-        counted[1].observe(duration_s, span.find_exemplar())
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(method, route).observe(duration_s, span.find_exemplar())
         if self._is_told is None:
             self._is_told = log.bind().is_enabled_for(logging.DEBUG)  # asked once: a line that is dropped costs, too
         if self._is_told:

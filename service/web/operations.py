@@ -45,7 +45,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 class GetReadiness(msgspec.Struct, frozen=True, kw_only=True):
     """Work that waits is no reason to send requests elsewhere where other processes do it."""
 
-    exclude: Annotated[Literal["worker"], Meta(description="A check that is told and not judged by.")] | None = None
+    exclude: Annotated[Literal["worker"], Meta(description="A check told, not judged by.")] | UnsetType = UNSET
 
 
 class Circuit(msgspec.Struct, frozen=True, kw_only=True):

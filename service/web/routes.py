@@ -134,7 +134,7 @@ def build_app(
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     routes = [Route(path, _Resource(web, found)) for path, found in by_path.items()]
-    router = Router([*routes, *pages(web), *mounts], redirect_slashes=False, default=_nothing_here)
+    router = Router([*routes, *mounts, *pages(web)], redirect_slashes=False, default=_nothing_here)
     return Gate(router, context.env, context.running.metrics, web.requests, context.running.tracing)
 
 

@@ -18,12 +18,12 @@ from service.core.views import TaskView, TimelineItem, view_entry, view_task
 from service.core.why import CLOSED, Why, explain
 from service.providers.base import Access, Model
 from service.store import upkeep
-from service.store.reads import TaskFilter
+from service.store.queries import TaskFilter
 from service.telemetry import Metrics
 from service.telemetry.tracing import current_span
 from service.web.calls import Answer, Call, first_of, gone, json_answer
 from service.web.context import Web
-from service.web.creating import Labels, check_key, create, fingerprint, resolve_model
+from service.web.creating import Labels, check_key, create, find_answered, fingerprint, resolve_model
 from service.web.queries import Cursor, Limit, TimeText, encode_cursor, read_id_cursor, read_number_cursor, read_time
 
 log = structlog.get_logger()
@@ -94,9 +94,22 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
     started = time.monotonic()
     key, wanted = check_key(call.header(b"idempotency-key")), call.body
-    access, model = await check_task(web, wanted)
+    request = fingerprint(wanted)
+    try:
+        access, model = await check_task(web, wanted)
+    except InvalidRequest:  # what a request is judged by changes, such as names and settings; its answer does not
+        answered = await find_answered(web, key, request)
+        if answered is None:
+            raise
+        return _answer_created(web, call.caller.name, answered, started, is_new=False)
+    task = _new_task(web, wanted, access, model)
+    stored, is_new = await create(web, task, key, request)
+    return _answer_created(web, call.caller.name, stored, started, is_new=is_new)
+
+
+def _new_task(web: Web, wanted: CreateTask, access: Access, model: Model) -> Task:
     now = web.env.now()
-    task = Task(
+    return Task(
         id=web.env.new_id("task"),
         provider=access.provider.id,
         model=model.name,
@@ -108,9 +121,11 @@ async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
         deadline_at=after(now, wanted.timeout_s),
         trace=current_span().find_context(),
     )
-    stored, is_new = await create(web, task, key, fingerprint(wanted))
+
+
+def _answer_created(web: Web, caller: str, stored: Task, started: float, *, is_new: bool) -> Answer:
     current_span().tell_task(stored)
-    _tell_created(web.running.metrics, stored, call.caller.name, started, is_new=is_new)
+    _tell_created(web.running.metrics, stored, caller, started, is_new=is_new)
     location = (b"location", b"/v1/tasks/" + stored.id.encode())
     if is_new:
         return json_answer(view_task(stored), 202, (location,))

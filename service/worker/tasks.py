@@ -31,6 +31,7 @@ from service.worker.faults import again_s, putting_aside
 log = structlog.get_logger()
 FROZEN_S = 20.0
 """Between claim and call. Leases are longer by more than that, so a process that was stopped sends nothing stale."""
+STOOD_STILL = "this process stood still before it was sent"
 TO_THE_DEADLINE_S = 0.01
 
 
@@ -91,8 +92,8 @@ class TaskWork:
         request = self._access.provider.build_submit(task, account, url)
         left_s = (task.deadline_at - self._env.now()).total_seconds()
         request = replace(request, timeout_s=min(request.timeout_s, max(left_s, 0.0) + TO_THE_DEADLINE_S))
-        if time.monotonic() - claimed_at > FROZEN_S:
-            return None  # another worker may hold the task by now
+        if time.monotonic() - claimed_at > FROZEN_S:  # another worker may hold the task by now
+            return await self._record(task, _Heard(observation=NotSent(reason=STOOD_STILL)), "submit")
         try:
             heard = await self._call("submit", request)
         except asyncio.CancelledError:

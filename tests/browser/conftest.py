@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.support.browser import MISSING, Visitor, find_chromium, options
 from tests.support.receiver import Receiver
@@ -15,6 +15,9 @@ from tests.support.service import API_KEY, Service
 
 HERE = Path(__file__).parent
 Visit = Callable[..., Awaitable[Visitor]]
+PATIENCE_MS = 20_000
+"""For a machine that does much else; what is there is seen at once."""
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,21 +47,13 @@ class Site:
         """The cookies of each key that somebody signed in with."""
         self._directory = directory
         self._stack = stack
-        self._count = 0
 
     async def open(self) -> None:
         await self._stack.enter_async_context(self.receiver)
-        self.service = await self.start()
+        self.service = Service(self._directory, env={"TASKHOOK_RETRY_SCHEDULE": "0.1,0.1"}, command="dev")
+        self._stack.push_async_callback(self.service.close)
+        await self.service.start()
         self.api = self.service.api
-
-    async def start(self, env: dict[str, str] | None = None) -> Service:
-        """One more service, on a database of its own."""
-        directory = self._directory / f"service-{self._count}"
-        self._count += 1
-        directory.mkdir()
-        made = Service(directory, env={"TASKHOOK_RETRY_SCHEDULE": "0.1,0.1"} | (env or {}), command="dev")
-        self._stack.push_async_callback(made.close)
-        return await made.start()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -74,16 +69,15 @@ async def visit(browser: Browser, site: Site) -> AsyncIterator[Visit]:
     """Somebody comes, signed in with that key, or with none; all complaints of their browsers fail the test."""
     visitors: list[Visitor] = []
 
-    async def come(key: str | None = API_KEY, service: Service | None = None) -> Visitor:
-        origin = (service or site.service).url
-        known = site.signed_in.get(origin + (key or ""))
+    async def come(key: str | None = API_KEY) -> Visitor:
+        known = site.signed_in.get(key or "")
         context = await browser.new_context(**options(storage_state=known))
-        context.set_default_timeout(10_000)
-        visitor = Visitor(context, await context.new_page(), origin)
+        context.set_default_timeout(PATIENCE_MS)
+        visitor = Visitor(context, await context.new_page(), site.service.url)
         visitors.append(visitor)
         if key is not None and known is None:
             await sign_in(visitor, key)
-            site.signed_in[origin + key] = await context.storage_state()
+            site.signed_in[key] = await context.storage_state()
         return visitor
 
     yield come

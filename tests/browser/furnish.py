@@ -23,19 +23,17 @@ class Furnished:
     """The ids of what the tests look at."""
 
     def __init__(self) -> None:
-        self.healthy = ""
         self.failing = ""
         self.disabled = ""
         self.failed_delivery = ""
+        self.task = ""
 
 
 async def furnish(site: Site) -> Furnished:
     made, api, receiver = Furnished(), site.api, site.receiver
     good = receiver.subscriber("hooks/images", answers=[status(503, body=b"warming up")] * 2)
     bad = receiver.subscriber("orders/pictures", then=status(500, body=b"<h1>Internal error</h1>\n" + HOSTILE.encode()))
-    made.healthy = (await api.endpoint(good.url, description="the shop's backend", events=["task.*", "endpoint.*"]))[
-        "id"
-    ]
+    await api.endpoint(good.url, description="the shop's backend", events=["task.*", "endpoint.*"])
     made.failing = (await api.endpoint(bad.url, description=f"orders {HOSTILE}", headers={"X-Token": "t0p"}))["id"]
     made.disabled = (await api.endpoint(bad.url, enabled=False, providers=["acedata"], metadata={"shop": "berlin"}))[
         "id"
@@ -53,6 +51,7 @@ async def furnish(site: Site) -> Furnished:
         return not await api.deliveries(status="pending") and not await api.deliveries(status="sending")
 
     await until(settled, 20, "nothing is on its way any more")
+    made.task = tasks[2]["id"]
     made.failed_delivery = (await api.deliveries(status="failed", endpoint_id=made.failing))[0]["id"]
     for name, scopes in (("the shop's backend", ["tasks:write", "tasks:read"]), ("Grafana", ["tasks:read"])):
         ok(await api.client.post("/v1/keys", json={"name": name, "scopes": scopes}), 201)

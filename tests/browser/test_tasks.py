@@ -6,10 +6,12 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import Site, Visit
 from tests.support.browser import Visitor
+from tests.support.receiver import status
 from tests.support.service import API_KEY
 
 EVIL = (
-    "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> \u202egnp.exe " + "x" * 400
+    "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> \u202egnp.exe "
+    "\u05d7\u05ea\u05d5\u05dc 灯塔 " + "x" * 400
 )
 
 
@@ -40,15 +42,6 @@ async def test_the_link_that_dev_prints_signs_in_and_leaves_no_key_in_the_addres
     assert not [url for url in sent if API_KEY in url.partition("#")[0]]
 
 
-async def test_an_empty_service_says_how_to_begin(visit: Visit, site: Site) -> None:
-    visitor = await visit(service=await site.start())
-    await visitor.open("/")
-    await expect(visitor.page.get_by_role("heading", name="No task yet")).to_be_visible()
-    await visitor.inspect("overview-empty")
-    await visitor.open("/tasks")
-    await visitor.inspect("tasks-empty")
-
-
 async def test_a_task_moves_through_its_states_before_ones_eyes(visitor: Visitor, site: Site) -> None:
     task = await site.api.submit("fluxapi-ai/flux-kontext-pro", "a lighthouse at dusk", metadata={"order": "1"})
     page = visitor.page
@@ -58,6 +51,7 @@ async def test_a_task_moves_through_its_states_before_ones_eyes(visitor: Visitor
     await expect(page.locator(".picture img")).to_have_js_property("naturalWidth", await _width(page))
     await expect(page.locator("#payload-input")).to_have_attribute("open", "")
     await expect(page.get_by_text("Called back: done", exact=True)).to_be_visible()
+    await expect(page.locator(".picture-gone")).to_be_hidden()
     await visitor.inspect("task-succeeded")
     await visitor.open("/")
     await expect(page.get_by_role("heading", name="Tasks ended")).to_be_visible()
@@ -128,6 +122,35 @@ async def test_cancel_and_submit_again_ask_first(visitor: Visitor, site: Site) -
     again = re.search(r"task_[0-9a-f]{32}", page.url)
     assert again is not None
     assert (await site.api.task(again[0]))["input"]["prompt"] == "a paper boat sandbox:stuck"
+
+
+async def test_an_open_page_says_when_the_service_is_away_and_goes_on_when_it_is_back(
+    visitor: Visitor, site: Site
+) -> None:
+    visitor.tolerated.add(503)
+    await visitor.open("/tasks")
+    await expect(visitor.page.locator("[data-live-state=on]")).to_have_text("Live")
+    await visitor.page.route("**/tasks", lambda route: route.fulfill(status=503))
+    await site.api.submit("flux-context/flux-kontext-pro", "a message in a bottle")
+    await expect(visitor.page.locator("[data-live-state=late]")).to_have_text("Reconnecting")
+    await visitor.page.unroute("**/tasks")
+    await expect(visitor.page.locator("[data-live-state=on]")).to_have_text("Live")
+    await expect(visitor.page.get_by_role("link", name="a message in a bottle")).to_be_visible()
+
+
+async def test_a_delivery_is_sent_again_from_its_tasks_page(visitor: Visitor, site: Site) -> None:
+    page, subscriber = visitor.page, site.receiver.subscriber("again", then=status(500))
+    await site.api.endpoint(subscriber.url, description="the till", metadata={"till": "4"})
+    task = await site.api.submit("flux-context/flux-kontext-pro", "a paper kite", metadata={"till": "4"})
+    await visitor.open(f"/tasks/{task['id']}")
+    row = page.locator("#deliveries tbody tr").filter(has_text="the till")
+    await expect(row.locator(".badge")).to_have_text("failed", timeout=15_000)
+    await expect(row).to_contain_text("last: 500")
+    await expect(page.locator("#timeline circle.dot-bad")).to_have_count(3)
+    subscriber.then = status(204)
+    await row.get_by_role("button", name="Send again").click()
+    await expect(row.locator(".badge")).to_have_text("succeeded")
+    await expect(page.locator("#timeline")).to_contain_text("attempt 4: answered 204 to the till")
 
 
 async def test_the_theme_that_was_chosen_stays(visitor: Visitor) -> None:

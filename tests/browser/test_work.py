@@ -7,6 +7,8 @@ from tests.browser.conftest import Site, Visit
 from tests.support.browser import Visitor
 
 EMPTY = {
+    "empty-overview": ("/", "No task yet"),
+    "empty-tasks": ("/tasks", "No task yet"),
     "empty-endpoints": ("/endpoints", "No endpoint yet"),
     "empty-deliveries": ("/deliveries", "No deliveries yet"),
     "empty-keys": ("/keys", "No keys yet"),
@@ -91,6 +93,8 @@ async def test_a_key_is_shown_once_may_what_it_may_and_ends(visitor: Visitor, vi
     assert names == ["Overview", "Tasks", "Providers"]
     for path in ("/endpoints", "/deliveries", "/keys", "/faults", "/playground"):
         assert (await reader.open(path)).status == 403, path
+    await expect(reader.page.get_by_role("main")).to_contain_text("Sign in with a key that has this right")
+    await reader.inspect("forbidden")
 
     await page.get_by_role("button", name="Revoke…").click()
     await page.get_by_role("button", name="Revoke", exact=True).click()

@@ -56,6 +56,8 @@ class Figures:
     database_kills: int = 0
     tasks: int = 0
     unconfirmed: int = 0
+    repeated: int = 0
+    """Events that came to a subscriber again after its 2xx: what a kill or a lost answer does, at least once."""
     heal_s: list[float] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
     doubles: list[str] = field(default_factory=list)
@@ -74,8 +76,9 @@ class Figures:
         return (
             f"rounds {self.rounds}, kills {self.kills}, of the database {self.database_kills}, tasks {self.tasks}, "
             f"healed within {max(self.heal_s, default=0.0):.1f} s, losses {len(self.losses)}, "
-            f"doubles {len(self.doubles)}, wrong events {len(self.wrong_events)}, "
-            f"wrong deliveries {len(self.wrong_deliveries)}, submits that a kill left unconfirmed {self.unconfirmed}"
+            f"second submits {len(self.doubles)}, wrong events {len(self.wrong_events)}, "
+            f"wrong deliveries {len(self.wrong_deliveries)}, submits that a kill left unconfirmed {self.unconfirmed}, "
+            f"deliveries repeated after a 2xx {self.repeated}"
         )
 
 
@@ -250,8 +253,13 @@ class Round:
         found = Counter((one["event_id"], one["endpoint_id"]) for one in await service.api.deliveries(limit=100))
         self.figures.wrong_deliveries += [f"{key}: {found[key]}" for key in wanted | found.keys() if found[key] != 1]
         self.figures.wrong_deliveries += [f"{key} was for nobody" for key in found.keys() - wanted]
+        accepted = Counter(
+            (name, one.id)
+            for name, subscriber in self._world.receiver.subscribers.items()
+            for one in subscriber.received
+            if one.accepted
+        )
+        self.figures.repeated = sum(count - 1 for count in accepted.values())
         if self.plan.waits_for_deliveries:
-            arrived = {
-                one.id for subscriber in self._world.receiver.subscribers.values() for one in subscriber.received
-            }
+            arrived = {event for _, event in accepted}
             self.figures.wrong_deliveries += [f"{event} never arrived" for event, _ in wanted if event not in arrived]

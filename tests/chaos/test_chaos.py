@@ -16,6 +16,8 @@ from tests.support.wait import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("chaos")]
 
+TASK_KB = 50
+"""What a task that has ended may leave in memory, warm-up included; it is about 10."""
 WINDOW_S = 0.25
 """Far above what it takes: 10 to 20 ms where nothing else runs."""
 
@@ -71,10 +73,10 @@ async def test_a_clock_that_jumps_an_hour_either_way_sticks_no_task_and_storms_n
     for seconds in (3600, 0, -3600):
         clock.set(seconds)
         polled = [len(plan.poll_requests) for plan in plans]
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.5)
         more = [len(plan.poll_requests) - before for plan, before in zip(plans, polled, strict=True)]
         assert min(more) >= 1, f"stuck after a jump to {seconds}: {more}"
-        assert max(more) <= 15, f"a storm after a jump to {seconds}: {more}"
+        assert max(more) <= 12, f"a storm after a jump to {seconds}: {more}"
         assert (await service.client.get("/readyz")).status_code == 200
     for plan in plans:
         plan.polls.clear()
@@ -113,10 +115,10 @@ async def test_a_soak_leaves_memory_files_and_the_log_of_the_database_flat(world
 
         await asyncio.gather(*(one() for _ in range(count)))
 
-    await some(100)
+    await some(60)
     memory, files = memory_kb(service), open_files(service)
-    await some(200)
-    assert memory_kb(service) < memory * 1.15 + 4096, "memory grows with the tasks that went by"
+    await some(100)
+    assert memory_kb(service) < memory + 100 * TASK_KB, "memory grows with the tasks that went by"
     assert open_files(service) <= files + 30
     assert (service.directory / "taskhook.db-wal").stat().st_size < 16 << 20
     await service.close()

@@ -77,6 +77,12 @@ def test_a_probe_that_was_never_heard_of_is_made_again(env: FakeEnv) -> None:
     assert breaker.is_due(env.now())
 
 
+def test_a_clock_that_was_ahead_makes_it_rest_no_longer(env: FakeEnv) -> None:
+    breaker = opened(env)
+    env.pass_time(-3600)
+    assert breaker.is_due(env.now())
+
+
 def test_stragglers_neither_close_nor_prolong_it(env: FakeEnv) -> None:
     breaker = opened(env)
     later = after_calls(breaker, calls("submit", False, 50), env)

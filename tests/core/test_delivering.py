@@ -47,7 +47,9 @@ def test_a_2xx_ends_the_delivery_and_writes_nothing_about_a_healthy_endpoint(env
     assert not change.endpoints
 
 
-def test_the_schedule_is_followed_to_its_end(env: FakeEnv) -> None:
+@pytest.mark.parametrize("jitter", [0.9, 1.0, 1.1])
+def test_the_schedule_is_followed_to_its_end(env: FakeEnv, monkeypatch: pytest.MonkeyPatch, jitter: float) -> None:
+    monkeypatch.setattr(env, "jitter", lambda seconds: seconds * jitter)
     delivery, waits = make_delivery(env), []
     while delivery.status == "sending":
         delivery = attempt(delivery, None, refused(env), env).deliveries[0]
@@ -55,12 +57,12 @@ def test_the_schedule_is_followed_to_its_end(env: FakeEnv) -> None:
             waits.append((delivery.due_at - env.now()).total_seconds())
             env.pass_time(waits[-1])
             delivery = delivering.begin(delivery, env, 40)
-    assert tuple(waits) == RETRY_SCHEDULE_S
+    assert waits == pytest.approx([seconds * jitter for seconds in RETRY_SCHEDULE_S])
     assert (delivery.status, delivery.attempts) == ("failed", len(RETRY_SCHEDULE_S) + 1)
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("90", 90), ("999999999", 86_400), ("-5", 5), ("soon", 5), ("0", 5), ("nan", 5)]
+    ("header", "seconds"), [("90", 90), ("999999999", 86_400), ("-5", 5), ("2", 5), ("soon", 5), ("0", 5), ("nan", 5)]
 )
 def test_retry_after_moves_the_next_attempt_later_only(env: FakeEnv, header: str, seconds: float) -> None:
     delivery = attempt(make_delivery(env), None, refused(env, 503, header), env).deliveries[0]

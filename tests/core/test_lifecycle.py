@@ -17,7 +17,7 @@ from service.core.observation import (
 )
 from service.core.problems import Conflict
 from service.core.schedule import Policy
-from service.core.task import Task
+from service.core.task import Task, TaskError
 from tests.support.env import FakeEnv
 from tests.support.factory import BLOCKING, CALLS_BACK, POLL_ONLY, make_task, picture, refusal
 
@@ -261,6 +261,7 @@ def test_erasing_leaves_ids_states_and_times(env: FakeEnv) -> None:
     with pytest.raises(Conflict):
         lifecycle.erase(task, env)
     done = lifecycle.advance(task, picture("https://cdn.example/secret.png"), "poll", env, CALLS_BACK).tasks[0]
+    done = replace(done, setback=TaskError(code="rate_limited", message="busy with your secret"))
     erased = lifecycle.erase(done, env)
     text = msgspec.json.encode(erased).decode()
     assert not [word for word in ("lighthouse", "secret", "order") if word in text]

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from service.core.observation import Failed, Pending
@@ -26,6 +27,7 @@ HOSTILE = [
     "zero\u200bwidth\ufeff",
     "line\u2028break\u0085 bell\x07 escape\x1b[31m",
     "👩\u200d🚀 emoji 🇩🇪",
+    "\u05d7\u05ea\u05d5\u05dc \u0642\u0637\u0629",
     "x" * 5_000,
 ]
 POLICY = (
@@ -85,7 +87,8 @@ async def test_what_others_write_is_text_on_every_page(
     storable = text.replace("\x00", "")
     task = await site.run(api, input={"prompt": storable}, metadata={"k": storable[:500]})
     error = TaskError(code="provider_error", message=text, provider_code=text[:50])
-    await site.learn(task["id"], Failed(error=error, raw=None), "callback")
+    payload = msgspec.Raw(msgspec.json.encode({"said": text}))
+    await site.learn(task["id"], Failed(error=error, raw=payload), "callback")
     for path in ("/", "/tasks", f"/tasks/{task['id']}", "/tasks?q=k%3Dnothing"):
         page = await browser.page(path)
         assert "<script>alert" not in page
@@ -210,6 +213,20 @@ async def test_the_overview_counts_what_ended(browser: Browser, api: httpx.Async
     assert "Success 75.0 % 1 failed" in text
     assert "Queued 1 oldest 1 min ago" in text
     assert "content policy" in text
+
+
+async def test_how_many_tasks_were_open_is_known_for_every_minute(
+    browser: Browser, api: httpx.AsyncClient, site: Site
+) -> None:
+    site.env.pass_time(30)
+    made = [(await site.create(api))["id"] for _ in range(3)]
+    site.env.pass_time(180)
+    for task_id in made[:2]:
+        await api.post(f"/v1/tasks/{task_id}/cancel")
+    site.env.pass_time(60)
+    page = await Door(site).browser(taskhook_session=str(browser.session)).page("/")
+    assert "Tasks that are queued or running in the last hour: at most 3, now 1." in page
+    assert re.findall(r": (\d+) open<", page) == ["0"] * 55 + ["3"] * 3 + ["1"] * 2
 
 
 async def _anew(browser: Browser, site: Site) -> str:

@@ -49,6 +49,9 @@ RECEIVERS = {
         is_server=False,
         needs="node",
     ),
+    "go": Example(
+        ["sh", "-c", 'go build -o receiver "$0" && exec ./receiver', EXAMPLES / "go" / "receiver.go"], needs="go"
+    ),
     "php": Example(["php", "-S", "127.0.0.1:{port}", EXAMPLES / "php" / "receiver.php"], needs="php"),
     "ruby": Example(
         ["ruby", HERE / "rack_adapter.rb", EXAMPLES / "ruby" / "receiver.ru"], is_server=False, needs="ruby"
@@ -120,7 +123,7 @@ async def running(example: Example, scene: Scene, directory: Path) -> AsyncItera
         processes.append(await stack.enter_async_context(started(*command, env=env, cwd=directory)))
         poster = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=20))
         made = Running(client, endpoint, url, processes[0], queue, directory, poster)
-        await until(lambda: _answers(made), 20, f"{made.process} answers")
+        await until(lambda: _answers(made), 60, f"{made.process} answers")
         yield made
 
 

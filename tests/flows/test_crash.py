@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from service.app import WORK_GRACE_S
 from tests.flows.conftest import World
 from tests.support.api import new_prompt
 from tests.support.receiver import Subscriber, status
 from tests.support.server import Hang
-from tests.support.service import Service
+from tests.support.service import Service, hurried
 from tests.support.upstream import accept, hang
 from tests.support.wait import until
 
@@ -208,7 +209,7 @@ async def test_a_term_signal_lets_what_is_in_flight_finish_and_ends_within_its_t
 
 async def test_a_term_signal_does_not_wait_for_those_who_hang(world: World) -> None:
     fake, prompt, other = world.fluxapi_ai, new_prompt(), new_prompt()
-    service = await world.start()
+    service = await world.start(hurried(app__WORK_GRACE_S=2))
     stuck = world.receiver.subscriber("stuck", then=Hang())
     await service.api.endpoint(stuck.url)
     fake.script(prompt, callback="success")
@@ -218,7 +219,8 @@ async def test_a_term_signal_does_not_wait_for_those_who_hang(world: World) -> N
     await until(lambda: stuck.in_flight and plan.jobs)
     stopped = await service.terminate()
     assert stopped.code == 0, service.log(tail=30)
-    assert stopped.seconds < 25
+    assert stopped.seconds > 2, "they have their time to finish"
+    assert WORK_GRACE_S + stopped.seconds - 2 < 25
     await service.restart()
     assert (await service.api.task(task["id"]))["status"] == "succeeded"
     await service.close()

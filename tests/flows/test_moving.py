@@ -14,6 +14,7 @@ from tests.flows.conftest import World
 from tests.support.api import new_prompt
 from tests.support.postgres import database, shared_server
 from tests.support.receiver import status
+from tests.support.replicas import of_one_process
 from tests.support.service import ROOT, Service
 from tests.support.wait import until
 
@@ -49,6 +50,7 @@ def add_rows(file: Path, count: int) -> None:
         found.commit()
 
 
+@of_one_process("it moves away from a file of SQLite")
 async def test_a_service_moved_in_the_middle_of_its_work_ends_it_elsewhere_and_nothing_twice(world: World) -> None:
     fake = world.fluxapi_ai
     service = await world.start()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.flows.conftest import World
 from tests.support.api import new_prompt, ok
-from tests.support.service import Service
+from tests.support.service import Service, hurried
 from tests.support.tables import statement
 from tests.support.wait import until
 
@@ -22,7 +22,8 @@ async def faults(service: Service) -> dict[str, dict[str, Any]]:
 async def test_broken_rows_are_parked_shown_and_retried_while_others_are_worked_on(world: World) -> None:
     fake = world.fluxapi_ai
     fake.script_rest(callback="success")
-    service = await world.start({"TASKHOOK_FLUXAPI_AI_BASE_URL": fake.server.url})
+    times = hurried(core__fault__AGAIN_FIRST_S=0.05, core__breaker__REST_FIRST_S=0.5)
+    service = await world.start({"TASKHOOK_FLUXAPI_AI_BASE_URL": fake.server.url, **times})
     subscriber = world.receiver.subscriber("whole")
     broken = await service.api.endpoint(world.receiver.subscriber("broken").url)
     await service.api.endpoint(subscriber.url)

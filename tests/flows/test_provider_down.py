@@ -74,8 +74,10 @@ async def test_an_answer_that_says_nothing_counts_against_the_account_and_a_good
     async def failures(least: int, most: int) -> bool:
         return least <= (await circuit(service, "flux-context"))["failures"] <= most
 
-    await until(lambda: failures(2, OPENS_AFTER), 10, "failures counted")
-    fake.down = None
+    try:
+        await until(lambda: failures(2, OPENS_AFTER), 10, "failures counted")
+    finally:
+        fake.down = None
     await until(lambda: failures(0, 0), 20, "failures cleared")
     for job in fake.jobs.values():
         job.state = "success"

@@ -11,7 +11,7 @@ from tests.flows.conftest import World
 from tests.support.api import new_prompt, ok
 from tests.support.receiver import Subscriber
 from tests.support.server import Raw, Reply
-from tests.support.service import API_KEY, SECRET_KEY, SIGNING_SECRET, Service
+from tests.support.service import API_KEY, SECRET_KEY, SIGNING_SECRET, Service, hurried
 from tests.support.upstream import FakeProvider, Plan, accept, answer, hang, refuse, reset, throttle
 from tests.support.wait import until
 
@@ -26,7 +26,8 @@ LIFE_DAYS = {"flux-context": 14, "fluxapi-ai": 14, "acedata": 30}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(world: World) -> AsyncIterator[Service]:
-    yield await world.start({"TASKHOOK_CALLBACK_GRACE_S": "0.6"})
+    times = hurried(core__schedule__SUBMIT_BACKOFF_FIRST_S=0.2, core__breaker__REST_FIRST_S=0.5)
+    yield await world.start({"TASKHOOK_CALLBACK_GRACE_S": "0.6", **times})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -270,6 +271,12 @@ async def test_a_callback_before_the_answer_to_the_submit_ends_the_task(
     assert len(plan.submits) == 1
     await has_one_event(service, everything, task)
 
+    async def answered() -> bool:
+        return "submit.duplicate" in {entry["type"] for entry in await service.api.timeline(task["id"])}
+
+    await until(answered, what="the answer to the submit")
+    assert await service.api.task(task["id"]) == task, "it came too late to change anything"
+
 
 @pytest.mark.parametrize("provider", CALLING_BACK)
 async def test_a_callback_ends_a_task_whose_submit_is_never_answered(
@@ -391,12 +398,14 @@ async def test_a_success_without_a_picture_is_never_a_success(world: World, serv
     task = await service.api.submit("fluxapi-ai/flux-kontext-pro", prompt)
     await service.api.accepted(task["id"])
     body = fake.callback_body(plan.job, "success")
-    body["data"]["info"] = {"originImageUrl": "", "resultImageUrl": ""}
-    assert (await fake.callback(plan.job, body=body)).status in (200, 400)
-    plan.job.state = "success"
+    body["data"]["info"] = blank = {"originImageUrl": "", "resultImageUrl": ""}
+    polled = fake.polled(plan.job, "success").body
+    assert isinstance(polled, dict)
+    polled["data"]["response"] = blank
+    plan.polls.append(answer(Reply(body=polled)))
+    assert (await fake.callback(plan.job, body=body)).status == 400
     task = await service.api.finished(task["id"])
-    if task["status"] == "succeeded":
-        assert [image["url"] for image in task["result"]["images"]] == [fake.image_url(plan.job)]
+    assert (task["status"], task["error"]["code"], task["tracking"]["via"]) == ("failed", "provider_error", "poll")
 
 
 @pytest.mark.parametrize(

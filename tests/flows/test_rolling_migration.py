@@ -9,6 +9,7 @@ import pytest
 from tests.flows.conftest import World
 from tests.support.api import new_prompt
 from tests.support.postgres import database, shared_server
+from tests.support.replicas import of_one_process
 from tests.support.service import ROOT, Service
 from tests.support.wait import until
 
@@ -32,6 +33,7 @@ def later_version(folder: Path, scripts: dict[str, str]) -> Path:
     return folder
 
 
+@of_one_process("it starts each version itself, on PostgreSQL in any case")
 async def test_both_versions_serve_while_one_changes_the_schema(world: World, tmp_path: Path) -> None:
     fake = world.fluxapi_ai
     async with database(shared_server()) as url:

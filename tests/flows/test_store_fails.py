@@ -18,7 +18,7 @@ import pytest_asyncio
 from tests.flows.conftest import World
 from tests.support.api import FINAL, new_prompt
 from tests.support.replicas import of_one_process
-from tests.support.service import ROOT, Service
+from tests.support.service import ROOT, Service, hurried
 from tests.support.upstream import Plan
 from tests.support.wait import until
 
@@ -34,7 +34,7 @@ LOGS_MAX = 80
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(world: World) -> AsyncIterator[Service]:
-    yield await world.start({"TASKHOOK_CALLBACK_GRACE_S": "60"})
+    yield await world.start({"TASKHOOK_CALLBACK_GRACE_S": "60", **hurried(store__sqlite__BUSY_TIMEOUT_MS=1_500)})
 
 
 class Asked:
@@ -226,10 +226,10 @@ async def test_a_backup_made_under_load_is_restored_by_putting_it_in_place(world
     service = await world.start()
     asked = Asked(service, world)
     for _ in range(5):
-        await asked.post(timeout_s=5)
+        await asked.post(timeout_s=3)
     before = set(asked.accepted)
     copy = tmp_path / "copies" / "taskhook.db"
-    posts = [asyncio.create_task(asked.post(timeout_s=5)) for _ in range(60)]
+    posts = [asyncio.create_task(asked.post(timeout_s=3)) for _ in range(30)]
     made = await run_command(service, "backup", str(copy))
     await asyncio.gather(*posts)
     assert made.startswith(f"{copy}: ")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from service.providers import replies
+from service.providers.base import DEPTH_MAX
 from tests.providers.material import reply
 
 DAY_S = 86_400.0
@@ -38,6 +39,14 @@ DAY_S = 86_400.0
 )
 def test_retry_after_is_seconds_or_a_date_bounded_to_a_day(value: str, seconds: float | None) -> None:
     assert replies.retry_after_s(reply(429, headers={"retry-after": value})) == seconds
+
+
+def test_what_is_nested_too_deep_for_other_readers_is_no_answer() -> None:
+    def nested(levels: int) -> bytes:
+        return b'{"a":' * levels + b"1" + b"}" * levels
+
+    assert replies.decode_object(nested(DEPTH_MAX - 1)) is not None
+    assert replies.decode_object(nested(DEPTH_MAX + 1)) is None
 
 
 def test_without_retry_after_there_is_no_time() -> None:

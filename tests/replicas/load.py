@@ -1,10 +1,12 @@
-"""Load that keeps its accounts: callbacks sent until they are taken, and what became of every task."""
+"""Load that keeps its accounts: callbacks sent until they are taken, clients that follow, and what became of it all."""
 
 import asyncio
+import itertools
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -27,6 +29,8 @@ class Callbacks:
         self.fake = fake
         self.plans: dict[str, Plan] = {}
         self.taken: set[str] = set()
+        self.times: list[float] = []
+        """When one was taken."""
         self.refused: list[CallbackAnswer] = []
 
     async def prepare(self, count: int, **rest: Any) -> None:
@@ -53,7 +57,7 @@ class Callbacks:
                 task_id = await waiting.get()
                 await self.send(task_id)
                 waiting.put_nowait(task_id)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
 
         callers = [asyncio.create_task(caller()) for _ in range(AT_ONCE)]
         try:
@@ -67,17 +71,20 @@ class Callbacks:
         answer = await self.fake.callback(self.plans[task_id].job)
         if answer.status == 200:
             self.taken.add(task_id)
+            self.times.append(time.monotonic())
         else:
             self.refused.append(answer)
         return answer
 
     async def taken_again(self, count: int = 20, timeout: float = 30.0) -> None:
         """So many more callbacks were answered 200, of whatever task."""
-        before = self._good()
-        await until(lambda: self._good() >= before + count, timeout, "callbacks taken again")
+        before = len(self.times)
+        await until(lambda: len(self.times) >= before + count, timeout, "callbacks taken again")
 
-    def _good(self) -> int:
-        return sum(answer.status == 200 for plan in self.plans.values() for answer in plan.callback_answers)
+    def longest_gap_s(self, since: float) -> float:
+        """The longest time from then on in which none was taken."""
+        times = [since, *(at for at in self.times if at > since)]
+        return max(after - before for before, after in itertools.pairwise(times))
 
     def check_refusals(self) -> None:
         """Whatever was not taken was told to come again."""
@@ -88,6 +95,47 @@ class Callbacks:
         """Every callback that was answered 200 is there, and ended its task with one event; none was sent twice."""
         await check_ends(self.replicas, set(self.taken), "succeeded")
         assert {len(plan.submits) for plan in self.plans.values()} == {1}
+
+
+class Follower:
+    """A client of the event stream that goes on where it was, wherever the balancer sends it, as browsers do."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+        self.ids: list[str] = []
+        self.opened: list[float] = []
+        """When each of its connections was open."""
+
+    async def follow(self) -> None:
+        while True:
+            with suppress(httpx.TransportError, AssertionError):
+                async with self._replicas.api.stream(self.ids[-1] if self.ids else None) as stream:
+                    self.opened.append(time.monotonic())
+                    while True:
+                        self.ids.append((await stream.next(60)).id)
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def followed(replicas: Replicas, count: int) -> AsyncIterator[list[Follower]]:
+    """So many clients of the event stream, all of them connected."""
+    followers = [Follower(replicas) for _ in range(count)]
+    following = [asyncio.create_task(one.follow()) for one in followers]
+    try:
+        await until(lambda: all(one.opened for one in followers), what="every stream open")
+        yield followers
+    finally:
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+
+
+async def check_told(followers: list[Follower], told: list[str]) -> None:
+    """Each got these events, in this order, none twice."""
+    with suppress(AssertionError):
+        await until(lambda: all(one.ids[-1:] == told[-1:] for one in followers), 20)
+    for one in followers:
+        assert one.ids == told
 
 
 async def check_ends(replicas: Replicas, ids: set[str], status: str | None = None) -> list[dict[str, Any]]:

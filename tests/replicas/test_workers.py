@@ -1,6 +1,8 @@
-"""Two workers: one dies, stands still longer than its lease, or loses the database; and both claim at once."""
+"""Two workers: one dies, stands still longer than its lease, or loses the database; and limits hold over both."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,8 +10,9 @@ import pytest
 import pytest_asyncio
 
 from tests.flows.conftest import World
-from tests.replicas.load import TIMES, check_ends
+from tests.replicas.load import check_ends
 from tests.support.api import new_prompt
+from tests.support.postgres import shared_server
 from tests.support.proxy import Proxy
 from tests.support.receiver import status
 from tests.support.replicas import Replicas
@@ -21,7 +24,9 @@ from tests.support.wait import until
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("replicas workers")]
 
 MODEL = "fluxapi-ai/flux-kontext-pro"
-LEASE_S = 3.0
+LEASE_S = None if os.environ.get("REPLICAS_LEASES") == "real" else 3.0
+PATIENCE_S = 15 if LEASE_S else 150
+"""Longer than any lease."""
 LIMIT = 10
 """Submits a second of one account."""
 FLYING = 4
@@ -34,8 +39,20 @@ ENV = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def replicas(world: World) -> AsyncIterator[Replicas]:
-    yield await world.replicas(ENV, lease_s=LEASE_S).start()
+async def cables() -> AsyncIterator[list[Proxy]]:
+    """Between each worker and the database."""
+    port = shared_server().port
+    async with Proxy([port]) as one, Proxy([port]) as other:
+        yield [one, other]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def replicas(world: World, cables: list[Proxy]) -> AsyncIterator[Replicas]:
+    made = world.replicas(ENV, lease_s=LEASE_S)
+    url = made.env["TASKHOOK_DATABASE_URL"]
+    for worker, cable in zip(made.workers, cables, strict=True):
+        worker.env["TASKHOOK_DATABASE_URL"] = url.replace(f":{cable.ports[0]}/", f":{cable.port}/")
+    yield await made.start()
 
 
 @asynccontextmanager
@@ -49,11 +66,11 @@ async def alone(replicas: Replicas) -> AsyncIterator[Service]:
         second.thaw()
 
 
-async def has_line(replicas: Replicas, task_id: str, kind: str, timeout: float = 15.0) -> None:
+async def has_line(replicas: Replicas, task_id: str, kind: str) -> None:
     async def there() -> bool:
         return any(line["type"] == kind for line in await replicas.api.timeline(task_id))
 
-    await until(there, timeout, f"{kind} in the timeline of {task_id}")
+    await until(there, PATIENCE_S, f"{kind} in the timeline of {task_id}")
 
 
 async def test_what_a_killed_worker_held_is_taken_over_by_the_other(world: World, replicas: Replicas) -> None:
@@ -68,17 +85,24 @@ async def test_what_a_killed_worker_held_is_taken_over_by_the_other(world: World
         await until(lambda: sending.jobs and subscriber.in_flight == 1)
         await first.kill()
         untouched = [(await api.submit(MODEL, new_prompt()))["id"] for _ in range(3)]
+    killed_at = time.monotonic()
     await asyncio.gather(*(api.accepted(task_id) for task_id in untouched))
+    untouched_s = time.monotonic() - killed_at
+    await until(lambda: len(subscriber.of(done["id"])) == 2, PATIENCE_S, "the event a second time")
+    held_s = time.monotonic() - killed_at
     await has_line(replicas, unanswered["id"], "submit.unconfirmed")
+    unconfirmed_s = time.monotonic() - killed_at
     assert (await fake.callback(sending.job)).status == 200
-    await until(lambda: len(subscriber.of(done["id"])) == 2, what="the event a second time")
     assert len({one.id for one in subscriber.of(done["id"])}) == 1
     await check_ends(replicas, {unanswered["id"], done["id"]}, "succeeded")
     assert (len(sending.submits), len(delivered.submits)) == (1, 1)
     await replicas.client.delete(f"/v1/endpoints/{endpoint['id']}")
     await first.start()
+    print(f"what it had not begun: after {untouched_s:.2f} s; its delivery: {held_s:.1f} s; its submit is told as")
+    print(f"unconfirmed: {unconfirmed_s:.1f} s")
 
 
+@pytest.mark.skipif(LEASE_S is None, reason="a real lease outlives every call, so its own limit of time ends it first")
 async def test_a_worker_that_stood_still_adds_the_acceptance_it_heard_too_late(
     world: World, replicas: Replicas
 ) -> None:
@@ -106,8 +130,10 @@ async def test_a_worker_that_stood_still_takes_back_nothing_of_what_the_other_di
         task = await replicas.api.submit(MODEL, plan.prompt, on_unconfirmed="resubmit")
         await until(lambda: plan.submits)
         first.freeze()
+    frozen_at = time.monotonic()
     try:
-        await until(lambda: len(plan.submits) == 2, 15, "sent again by the other")
+        await until(lambda: len(plan.submits) == 2, PATIENCE_S, "sent again by the other")
+        print(f"its submit, which may be sent again: after {time.monotonic() - frozen_at:.1f} s")
     finally:
         first.thaw()
     await has_line(replicas, task["id"], "submit.overtaken")
@@ -128,8 +154,10 @@ async def test_a_worker_that_stood_still_over_a_delivery_overwrites_no_success(
         task = await api.submit(MODEL, plan.prompt)
         await until(lambda: subscriber.in_flight == 1)
         first.freeze()
+    frozen_at = time.monotonic()
     try:
-        await until(lambda: len(subscriber.received) == 2, 15, "sent again by the other")
+        await until(lambda: len(subscriber.received) == 2, PATIENCE_S, "sent again by the other")
+        print(f"its delivery: after {time.monotonic() - frozen_at:.1f} s")
         (delivery,) = await until(lambda: api.deliveries(task_id=task["id"], status="succeeded"))
     finally:
         first.thaw()
@@ -143,27 +171,8 @@ async def test_a_worker_that_stood_still_over_a_delivery_overwrites_no_success(
     await api.client.delete(f"/v1/endpoints/{endpoint['id']}")
 
 
-async def test_two_workers_that_claim_at_once_submit_and_deliver_each_task_once(
-    world: World, replicas: Replicas
-) -> None:
-    fake, count = world.fluxapi_ai, 150 * TIMES
-    before = [log.count("task.submitted") for log in replicas.logs()[2:]]
-    subscriber = world.receiver.subscriber("each")
-    endpoint = await replicas.api.endpoint(subscriber.url, max_in_flight=50)
-    plans = [fake.script(new_prompt(), callback="success", callback_tries=10) for _ in range(count)]
-    made = await asyncio.gather(*(replicas.api.submit(MODEL, plan.prompt) for plan in plans))
-    await until(lambda: len(subscriber.received) >= count, 60, "every event")
-    await check_ends(replicas, {task["id"] for task in made}, "succeeded")
-    assert {len(plan.submits) for plan in plans} == {1}
-    assert len({one.id for one in subscriber.received}) == len(subscriber.received) == count
-    shares = [log.count("task.submitted") - was for log, was in zip(replicas.logs()[2:], before, strict=True)]
-    print(f"submitted by each worker: {shares}")
-    assert min(shares) > 0, "one did it all, so nothing was tested"
-    await replicas.client.delete(f"/v1/endpoints/{endpoint['id']}")
-
-
 async def test_the_limit_of_submits_holds_over_both_workers(world: World, replicas: Replicas) -> None:
-    fake, count = world.acedata, 4 * LIMIT
+    fake, count = world.acedata, 3 * LIMIT
     plans = [fake.script(new_prompt(), callback="success", callback_tries=10) for _ in range(count)]
     made = await asyncio.gather(*(replicas.api.submit("acedata/flux-dev", plan.prompt) for plan in plans))
     await until(lambda: all(plan.submits for plan in plans), 30, "every task submitted")
@@ -205,7 +214,7 @@ async def test_a_circuit_that_one_worker_opened_holds_the_other_back(world: Worl
     await until(opened, 15, "the circuit open")
     before = len(fake.server.requests)
     await until(lambda: len(fake.server.requests) > before, 15, "a probe")
-    await asyncio.sleep(1.0)  # in which the other would try it, too
+    await asyncio.sleep(0.7)  # in which the other would try it, too
     probes = len(fake.server.requests) - before
     print(f"{before} calls until it opened, {probes} probe in the first rest")
     assert probes == 1
@@ -213,27 +222,25 @@ async def test_a_circuit_that_one_worker_opened_holds_the_other_back(world: Worl
     await asyncio.gather(*(replicas.client.post(f"/v1/tasks/{task_id}/cancel") for task_id in ids))
 
 
-async def test_a_worker_that_is_cut_off_from_the_database_sends_nothing_twice(world: World) -> None:
+async def test_a_worker_that_is_cut_off_from_the_database_sends_nothing_twice(
+    world: World, replicas: Replicas, cables: list[Proxy]
+) -> None:
     """It holds a submit whose answer it can't store; the other takes the task over, and it tells it when it can."""
-    async with Proxy() as cable:
-        replicas = world.replicas(ENV, lease_s=LEASE_S)
-        first = replicas.workers[0]
-        url = first.env["TASKHOOK_DATABASE_URL"]
-        port = int(url.rpartition(":")[2].partition("/")[0])
-        cable.ports = [port]
-        first.env["TASKHOOK_DATABASE_URL"] = url.replace(f":{port}/", f":{cable.port}/")
-        await replicas.start()
-        plan = world.fluxapi_ai.script(new_prompt(), submit=[accept(1.0)])
-        async with alone(replicas):
-            task = await replicas.api.submit(MODEL, plan.prompt)
-            await until(lambda: plan.submits)
-            cable.point_to()
-        later = world.fluxapi_ai.script(new_prompt(), callback="success")
-        other = await replicas.api.submit(MODEL, later.prompt)
-        assert (await replicas.api.finished(other["id"]))["status"] == "succeeded"
+    fake, api = world.fluxapi_ai, replicas.api
+    plan, later = fake.script(new_prompt(), submit=[accept(1.0)]), fake.script(new_prompt(), callback="success")
+    cable, database = cables[0], cables[0].ports
+    async with alone(replicas):
+        task = await api.submit(MODEL, plan.prompt)
+        await until(lambda: plan.submits)
+        cable.point_to()
+    try:
+        other = await api.submit(MODEL, later.prompt)
+        assert (await api.finished(other["id"]))["status"] == "succeeded"
         await has_line(replicas, task["id"], "submit.unconfirmed")
-        cable.point_to(port)
-        accepted = await replicas.api.accepted(task["id"], 20)
-        assert accepted["provider_task_id"] == plan.job.id
-        assert (len(plan.submits), len(later.submits)) == (1, 1)
-        await replicas.close()
+    finally:
+        cable.point_to(*database)
+    back_at = time.monotonic()
+    accepted = await api.accepted(task["id"], 40)
+    print(f"told {time.monotonic() - back_at:.1f} s after the worker had the database again")
+    assert accepted["provider_task_id"] == plan.job.id
+    assert (len(plan.submits), len(later.submits)) == (1, 1)

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from service.sandbox import Sandbox
+from service.sandbox.app import Sandbox
 from tests.support.server import Reply, Request, ScriptedServer
 from tests.support.wait import until
 

@@ -6,8 +6,7 @@ import time
 import httpx
 import pytest
 
-from service.sandbox import FAULTS
-from service.sandbox.faults import Tally, parse_faults
+from service.sandbox.faults import FAULTS, Tally, parse_faults
 from tests.sandbox.conftest import JOB_SECONDS, World, id_of, state_of
 from tests.support.wait import until
 

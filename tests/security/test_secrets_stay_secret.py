@@ -24,6 +24,7 @@ import pytest_asyncio
 from service.web.routes import OPERATIONS
 from tests.flows.conftest import World
 from tests.security.raw import send
+from tests.support.api import Api
 from tests.support.receiver import status
 from tests.support.server import Reply, Request
 from tests.support.service import ROOT, Service
@@ -47,6 +48,15 @@ PROMPT, PICTURE, METADATA = canary("prompt"), canary("picture"), canary("metadat
 IDEMPOTENCY = canary("idempotency-key")
 INJECTED = "line\r\nlevel=error event=forged \x1b[31mred\x1b[0m \x9b31m"
 
+ENVIRONMENT = {
+    "TASKHOOK_SECRET_KEYS": f"{NEW_KEY},{OLD_KEY}",
+    "TASKHOOK_API_KEYS": f"{API_KEY},{CLIENT_KEY}",
+    "TASKHOOK_SIGNING_SECRET": SIGNING_SECRET,
+    "TASKHOOK_FLUXAPI_AI_HMAC_KEY": HMAC_KEY,
+    "TASKHOOK_LOG_LEVEL": "debug",
+    "TASKHOOK_LOG_FORMAT": "json",
+    "TASKHOOK_CALLBACK_GRACE_S": "0.5",
+}
 SHOWN_NOWHERE = {
     "secret keys": [NEW_KEY, OLD_KEY],
     "API keys": [API_KEY, CLIENT_KEY],
@@ -101,24 +111,22 @@ class Run:
         self.answers[name] = self.answers.get(name, "") + text
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def run(world: World) -> AsyncIterator[Run]:
+async def start(world: World, env: dict[str, str] | None = None) -> Run:
+    """A service with all of the secrets, among providers that know theirs."""
     for name, fake in world.fakes.items():
         fake.key = PROVIDER_KEYS[name]
     world.fluxapi_ai.hmac_key = HMAC_KEY
-    env = {
-        "TASKHOOK_SECRET_KEYS": f"{NEW_KEY},{OLD_KEY}",
-        "TASKHOOK_API_KEYS": f"{API_KEY},{CLIENT_KEY}",
-        "TASKHOOK_SIGNING_SECRET": SIGNING_SECRET,
-        "TASKHOOK_FLUXAPI_AI_HMAC_KEY": HMAC_KEY,
-        "TASKHOOK_LOG_LEVEL": "debug",
-        "TASKHOOK_LOG_FORMAT": "json",
-        "TASKHOOK_CALLBACK_GRACE_S": "0.5",
-    }
-    service = world.service(env)
+    service = world.service(ENVIRONMENT | (env or {}))
     service.client.headers["Authorization"] = f"Bearer {API_KEY}"
     service.client.event_hooks["response"].append((made := Run(service)).keep)
     await service.start()
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def run(world: World) -> AsyncIterator[Run]:
+    made = await start(world)
+    service = made.service
     await drive_deliveries(world, made)
     await drive_providers(world, made)
     await drive_callbacks(world, made)
@@ -273,12 +281,7 @@ async def drive_strangers(run: Run) -> None:
 async def drive_every_read(run: Run) -> None:
     """Every GET there is, for every id there is."""
     api = run.service.api
-    ids = {
-        "tasks": [task["id"] for task in await api.pages("/v1/tasks")],
-        "events": [event["id"] for event in await api.events()],
-        "endpoints": [one["id"] for one in await api.pages("/v1/endpoints")],
-        "deliveries": [one["id"] for one in await api.deliveries()],
-    }
+    ids = await ids_of(api)
     for operation in OPERATIONS:
         if operation.method == "GET" and "stream" not in operation.path:
             noun = operation.path.split("/")[2] if operation.path.startswith("/v1/") else ""
@@ -289,6 +292,15 @@ async def drive_every_read(run: Run) -> None:
         for _ in range(10):
             event = await stream.next()
             run.answers["stream"] = run.answers.get("stream", "") + json.dumps(event.data)
+
+
+async def ids_of(api: Api) -> dict[str, list[str]]:
+    return {
+        "tasks": [task["id"] for task in await api.pages("/v1/tasks")],
+        "events": [event["id"] for event in await api.events()],
+        "endpoints": [one["id"] for one in await api.pages("/v1/endpoints")],
+        "deliveries": [one["id"] for one in await api.deliveries()],
+    }
 
 
 def list_processes(service: Service) -> str:

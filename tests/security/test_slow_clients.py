@@ -42,7 +42,7 @@ class App:
             return
         self.headers = [name for name, _ in scope["headers"]]
         if scope["path"] == "/late":
-            await asyncio.sleep(1)
+            await asyncio.sleep(LIMITS.body_s + 0.2)
         body = b"x" * (64 << 20 if scope["path"] == "/large" else 2)
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
@@ -144,7 +144,7 @@ async def test_what_stands_behind_a_body_is_no_header(site: Site) -> None:
 
 
 async def test_a_slow_answer_of_ours_is_no_slow_client(site: Site) -> None:
-    late = b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n"
+    late = b"GET /late HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     assert (await send(site.port, late, quiet_s=3)).statuses == [200]
 
 

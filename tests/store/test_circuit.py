@@ -5,7 +5,7 @@ from service.core.change import Change
 from service.core.schedule import Policy
 from service.core.times import after
 from service.providers.base import Limits
-from service.store.reads import TaskFilter
+from service.store.queries import TaskFilter
 from tests.store.conftest import Store
 from tests.store.test_claims import claim, create, put
 from tests.support.factory import CALLS_BACK, make_task

@@ -12,7 +12,7 @@ from service.providers.base import Limits
 from service.store import claims
 from service.store.batch import Batch, Keys
 from service.store.claims import DeliveryClaim, TaskClaim
-from service.store.reads import TaskFilter
+from service.store.queries import TaskFilter
 from tests.store.conftest import Store
 from tests.support.factory import CALLS_BACK, make_endpoint, make_task
 

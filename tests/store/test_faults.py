@@ -8,7 +8,7 @@ from service.core.problems import Conflict, NotFound
 from service.core.schedule import Policy
 from service.store import faults, upkeep
 from service.store.batch import Batch
-from service.store.reads import TaskFilter
+from service.store.queries import TaskFilter
 from tests.store.conftest import Store
 from tests.store.test_claims import claim, claim_deliveries, create, publish, put, subscribe
 from tests.support.factory import make_task
@@ -95,6 +95,23 @@ async def test_a_delivery_that_cannot_be_sent_is_parked_and_taken_up_again(store
     assert [parcel.delivery.id for parcel in (await claim_deliveries(store)).parcels] == [second.delivery.id]
     await retry(store, first.delivery.id)
     assert [parcel.delivery.id for parcel in (await claim_deliveries(store)).parcels] == [first.delivery.id]
+
+
+async def test_a_failure_of_work_that_was_under_way_leaves_what_is_parked_to_be_taken_up(store: Store) -> None:
+    await create(store, 1)
+    ((task,), _) = (await claim(store)).tasks, await subscribe(store)
+    await publish(store, 1)
+    (parcel,) = (await claim_deliveries(store)).parcels
+    for subject_id in (task.id, parcel.delivery.id):
+
+        async def fail(batch: Batch, subject_id: str = subject_id) -> None:
+            await faults.note(batch, subject_id, ValueError())
+
+        for _ in range(PARK_AFTER + 1):
+            await store.writer.run(fail)
+        await retry(store, subject_id)
+    assert (await store.reads.get_task(task.id)).step == task.step
+    assert (await store.reads.get_delivery(parcel.delivery.id)).status == "pending"
 
 
 async def test_an_endpoint_that_cannot_be_read_stops_neither_events_nor_other_endpoints(store: Store) -> None:

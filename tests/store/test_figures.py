@@ -15,10 +15,7 @@ from service.store.batch import Keys
 from service.store.writer import Batch
 from tests.store.conftest import Store
 from tests.store.test_claims import WIDE, claim, claim_deliveries, create, publish, put, subscribe
-from tests.store.test_plans import Recorder, assert_indexed, explain, full
 from tests.support.factory import make_task
-
-__all__ = ["full"]
 
 
 async def test_an_endpoints_deliveries_come_with_their_last_attempt(store: Store) -> None:
@@ -98,13 +95,3 @@ async def test_more_charges_than_are_looked_at_say_from_when_they_are_complete(
         await finish(store, "flux-context", 1)
     charges = await store.reads.recent_charges(since)
     assert charges.tasks == {"flux-context": 2} and charges.complete_since == after(since, 20)
-
-
-async def test_figures_use_an_index(full: Store) -> None:
-    endpoint = (await full.reads.list_endpoints())[0]
-    async with full.driver.reading() as session:
-        recorder = Recorder(session)
-        assert len(await figures.recent_outcomes(recorder, endpoint.id, 100)) == 100
-        await figures.account_load(recorder, "fluxapi-ai", WIDE, full.env.now())
-        await figures.recent_charges(recorder, after(full.env.now(), -60))
-        assert_indexed(recorder.statements, await explain(session, recorder.statements, full))

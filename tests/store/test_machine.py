@@ -6,6 +6,7 @@ against what it was. Now and then the database is closed and opened again.
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import tempfile
 from collections import Counter
@@ -21,15 +22,17 @@ import pytest
 from msgspec.structs import replace
 
 from service.core import delivering, lifecycle
+from service.core.breaker import AccountCall, Breaker
 from service.core.change import Change
 from service.core.delivery import Endpoint
 from service.core.event import OPT_IN
-from service.core.observation import Accepted, NotSent, Pending, Unconfirmed
+from service.core.fault import PARK_AFTER
+from service.core.observation import Accepted, NotSent, Pending, Unconfirmed, Unreadable
 from service.core.problems import Conflict, NotFound, Unavailable
-from service.core.task import FINAL, TaskInput
+from service.core.task import FINAL, Task, TaskInput
 from service.core.times import after, from_ms, to_ms
 from service.providers.base import Limits
-from service.store import claims, rows, upkeep
+from service.store import claims, faults, rows, upkeep
 from service.store.batch import Batch, Keys
 from service.store.bus import Bus
 from service.store.claims import DeliveryClaim, Parcel, TaskClaim
@@ -65,6 +68,7 @@ class Picture(msgspec.Struct, kw_only=True):
     keys: dict[str, dict[str, Any]]
     sequence: int
     faults: list[dict[str, Any]]
+    breaker: Breaker
 
 
 class FailingDriver(SqliteDriver):
@@ -94,6 +98,7 @@ class World:
         """By idempotency key: the fingerprint and the task that was answered first."""
         self.sent: list[datetime] = []
         self.erased: set[str] = set()
+        self.put_aside: set[str] = set()
         self.told = 0
         self.sequence = 0
 
@@ -128,6 +133,7 @@ class World:
                 keys={row["key"]: row for row in table("idempotency_keys", "key")},
                 sequence=next(row["value"] for row in table("counters", "name") if row["name"] == "events"),
                 faults=table("faults", "id"),
+                breaker=next((rows.breaker_from_text(row["breaker"]) for row in table("limits", "name")), Breaker()),
             )
 
     # --- a step -------------------------------------------------------------------------------------------------------
@@ -165,6 +171,8 @@ class World:
             self.retry: 3,
             self.recover: 1,
             self.blunder: 1,
+            self.work_fails: 3,
+            self.take_up: 2,
         }
         self.before = self.look()
         steps = [*asks, *alone]
@@ -246,14 +254,21 @@ class World:
             return None
         answers = {
             "submit": [Accepted(provider_task_id="p"), Accepted(provider_task_id="p"), Unconfirmed(reason="reset")],
-            "poll": [Pending(), Pending()],
+            "poll": [Pending(), Pending(), Unreadable(reason="HTTP 502")],
             "callback": [Pending(provider_task_id="p"), picture(provider_task_id="q")],
         }[via]
-        answers += [NotSent(reason="refused")] if via == "submit" else []
+        answers += [NotSent(reason="refused")] * 4 if via == "submit" else []
         observation = self.choose([*answers, picture("https://cdn.example/unmistakable.png"), refusal()])
-        decide = partial(
-            lifecycle.advance, observation=observation, via=via, env=self.env, policy=CALLS_BACK, lease=lease
-        )
+        return self.told_of(task_id, observation, via, lease)
+
+    def told_of(self, task_id: str, observation: Any, via: Any, lease: int | None) -> Ask:
+        """What a call brought, about its task and about the account; a callback says nothing about that."""
+        answered = not isinstance(observation, NotSent | Unconfirmed | Unreadable)
+        calls = () if via == "callback" else (AccountCall(provider=PROVIDER, kind=via, answered=answered),)
+
+        def decide(task: Task) -> Change:
+            return replace(lifecycle.advance(task, observation, via, self.env, CALLS_BACK, lease), calls=calls)
+
         return partial(self.writer.change_task, task_id, decide)
 
     def cancel(self) -> Ask | None:
@@ -375,6 +390,25 @@ class World:
 
         return partial(self.writer.change, Keys(), decide)
 
+    def work_fails(self) -> Ask | None:
+        """On a row, by a mistake of the program's own: it is put aside, and parked at the fifth time."""
+        subject_id = self.one_of([task.id for task in self.flying] + [parcel.delivery.id for parcel in self.parcels])
+        times = self.choose([1, 1, PARK_AFTER])
+
+        async def work(batch: Batch) -> None:
+            for _ in range(times):
+                await faults.note(batch, subject_id, ZeroDivisionError())
+
+        async def ask() -> None:
+            self.put_aside.add(subject_id)
+            await self.writer.run(work)
+
+        return ask if subject_id else None
+
+    def take_up(self) -> Ask | None:
+        subject_id = self.one_of([row["id"] for row in self.before.faults if row["parked_ms"]])
+        return subject_id and partial(self.writer.run, partial(faults.retry, subject_id=subject_id))
+
     def recover(self) -> Ask | None:
         endpoint_id = self.one_of(self.before.endpoints)
         since, until = self.env.now() - timedelta(days=1), after(self.env.now(), 1)
@@ -398,7 +432,8 @@ class World:
 
     async def tasks_are_claimed(self, free: int | None = None) -> TaskClaim:
         free = free or self.choose([1, 3, 100])
-        steps = [row["step"] for row in self.look().tasks.values()]
+        self.before_claim = self.look()
+        steps = [row["step"] for row in self.before_claim.tasks.values()]
         room = LIMITS.max_in_flight - sum(step in ("sending", "tracking") for step in steps)
 
         async def work(batch: Batch) -> TaskClaim:
@@ -412,6 +447,11 @@ class World:
         now = self.env.now()
         self.sent = [at for at in self.sent if (now - at).total_seconds() < LIMITS.window_s] + [now] * len(sending)
         assert len(self.sent) <= LIMITS.submits, "in any window"
+        shut, tried = self.before_claim.breaker, [task for task in claim.tasks if now < task.deadline_at]
+        if shut.shuts("submit"):
+            assert len(sending) <= shut.is_due(now), "one call at a time tries an account that does not answer"
+        if shut.shuts("poll"):
+            assert len(tried) <= shut.is_due(now), "last polls alone are made besides"
         self.flying += claim.tasks
         return claim
 
@@ -482,7 +522,7 @@ class World:
         until_ms = to_ms(self.env.now() - timedelta(days=RETENTION_DAYS))
         await upkeep.delete_old(self.writer, self.env.now(), RETENTION_DAYS)
         now = self.look()
-        unsettled = [row for row in self.before.deliveries.values() if row["status"] in ("pending", "sending")]
+        unsettled = [row for row in self.before.deliveries.values() if row["status"] not in ("succeeded", "failed")]
         for task_id in self.before.tasks.keys() - now.tasks.keys():
             row = self.before.tasks[task_id]
             assert row["status"] in FINAL and row["finished_ms"] < until_ms
@@ -495,7 +535,7 @@ class World:
 
     def holds(self) -> None:
         now = self.look()
-        assert not now.faults, "a row made a loop fail"
+        self.what_is_parked_can_be_taken_up(now)
         self.events_are_numbered_in_the_order_of_commits_and_never_change(now)
         self.deliveries_are_the_matching_endpoints_of_each_event(now)
         self.a_final_state_is_never_left_and_has_one_event(now)
@@ -504,6 +544,15 @@ class World:
         self.an_erased_task_leaves_no_word(now)
         for key, (_, task_id) in self.answered.items():
             assert now.keys[key]["task_id"] == task_id
+
+    def what_is_parked_can_be_taken_up(self, now: Picture) -> None:
+        assert {row["id"] for row in now.faults} <= self.put_aside, "a row made a loop fail"
+        parked = {row["id"] for row in now.faults if row["parked_ms"]}
+        assert {key for key, row in now.tasks.items() if row["step"] == "parked"} <= parked
+        assert {key for key, row in now.deliveries.items() if row["status"] == "parked"} <= parked
+        for row in now.faults:
+            task = now.tasks.get(row["id"])
+            assert task is None or task["step"] != "parked" or row["step"] is not None, "the step to go on with is lost"
 
     def events_are_numbered_in_the_order_of_commits_and_never_change(self, now: Picture) -> None:
         fresh = [row["seq"] for key, row in now.events.items() if key not in self.before.events]
@@ -515,6 +564,8 @@ class World:
                 assert key in now.events
             if key in now.events and row["task_id"] not in self.erased:
                 assert now.events[key] == row
+            elif key in now.events:
+                assert states_in(now.events[key]) == states_in(row), "what is erased is text"
 
     def deliveries_are_the_matching_endpoints_of_each_event(self, now: Picture) -> None:
         pairs = Counter((row["event_id"], row["endpoint_id"]) for row in now.deliveries.values())
@@ -562,12 +613,14 @@ class World:
 
     def what_is_open_will_be_found(self, now: Picture) -> None:
         for row in now.tasks.values():
-            assert (row["due_ms"] is None) == (row["status"] in FINAL)
+            assert (row["due_ms"] is None) == (row["status"] in FINAL) or row["step"] == "parked"
         for row in now.deliveries.values():
             assert (row["due_ms"] is not None) == (row["status"] in ("pending", "sending"))
             if row["status"] in ("held", "failed", "succeeded"):
                 assert row["resume_status"] is None, "a retry by hand could never be asked for again"
             endpoint = now.endpoints.get(row["lane"])
+            if row["id"] in self.put_aside:
+                continue  # its next claim finds out
             if endpoint and not endpoint.enabled and row["resume_status"] is None:
                 assert row["status"] != "pending", "what an endpoint misses while it is disabled is held"
             if endpoint and endpoint.deleted_at:
@@ -587,13 +640,13 @@ class World:
         self.workers_died = await self.workers_die()
         for _ in range(ROUNDS_TO_THE_END):
             self.before, self.deleting = self.look(), False
+            while take_up := self.take_up():
+                await take_up()
+                self.before = self.look()
             tasks = await self.tasks_are_claimed(free=100)
             for task in self.flying:
                 via, lease = ("submit", task.lease) if task.step == "sending" else ("poll", None)
-                decide = partial(
-                    lifecycle.advance, observation=refusal(), via=via, env=self.env, policy=CALLS_BACK, lease=lease
-                )
-                await self.writer.change_task(task.id, decide)
+                await self.told_of(task.id, refusal(), via, lease)()
             deliveries = await self.deliveries_are_claimed(free=100)
             for parcel in self.parcels:
                 await self.record(parcel, 200)
@@ -633,8 +686,19 @@ def wants(endpoint: Endpoint, event: dict[str, Any], labels: dict[str, str] | No
     return of_provider and all(labels.get(key) == value for key, value in endpoint.metadata.items())
 
 
+def states_in(event: dict[str, Any]) -> tuple[Any, ...]:
+    """What no erasure changes."""
+    data = msgspec.json.decode(event["body"])["data"]
+    told = (data["status"], data["tracking"], data["finished_at"], data["error"] and data["error"]["code"])
+    return (*(value for name, value in event.items() if name != "body"), *told)
+
+
+MEMORY = "/dev/shm"
+"""A disk that need not be waited for: what a power cut would leave is not the matter here."""
+
+
 def live(choose: Choose) -> None:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None) as directory:
         asyncio.run(World(Path(directory) / "taskhook.db", choose).live())
 
 

@@ -22,7 +22,7 @@ from service.store.bus import EVENTS
 from service.store.migrate import migrate
 from service.store.postgres import PostgresDriver
 from service.store.postgres_session import numbered
-from service.store.reads import TaskFilter
+from service.store.queries import TaskFilter
 from tests.store.conftest import Store, open_store
 from tests.store.test_claims import claim, claim_deliveries, create, publish, put, subscribe
 from tests.support.factory import CALLS_BACK, make_delivery, make_endpoint, make_task, picture

@@ -17,7 +17,7 @@ from service.store import sqlite_file, upkeep, writer
 from service.store.batch import Batch
 from service.store.bus import Bus
 from service.store.migrate import migrate
-from service.store.reads import TaskFilter
+from service.store.queries import TaskFilter
 from service.store.sqlite import SqliteDriver
 from service.store.writer import Writer
 from tests.store.conftest import Store, open_store
@@ -134,6 +134,23 @@ async def test_what_waits_fails_at_once_in_a_locked_database(file: Path, monkeyp
         assert took_s < 1.0, "not one busy time for each batch"
         await create(store, 1)
         assert count(file) == 1
+
+
+async def test_a_connection_that_an_error_of_the_disk_spoilt_is_made_anew(
+    store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may go on failing when the disk is well again."""
+
+    async def fail(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+        raise error
+
+    monkeypatch.setattr(store.driver._writer, "execute_fetchall", fail)
+    with pytest.raises(Unavailable):
+        await create(store, 1)
+    await create(store, 1)
+    assert count(file) == 1
 
 
 async def test_a_full_queue_refuses_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

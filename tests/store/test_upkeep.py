@@ -1,20 +1,23 @@
 """Erasing, recovering and deleting."""
 
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 import pytest
 
 from service.core import delivering, lifecycle
 from service.core.change import Change
+from service.core.observation import Accepted
 from service.core.problems import Conflict, NotFound
+from service.core.task import TaskInput
 from service.core.times import after
 from service.store import upkeep
 from service.store.batch import Keys
-from service.store.reads import TaskFilter
+from service.store.queries import TaskFilter
 from tests.store.conftest import Store
 from tests.store.test_claims import claim_deliveries, publish, put, subscribe
-from tests.support.factory import CALLS_BACK, make_endpoint, make_task, picture
+from tests.support.factory import CALLS_BACK, make_endpoint, make_task, picture, refusal
 
 TABLES = ("tasks", "labels", "timeline", "idempotency_keys", "events", "endpoints", "deliveries", "attempts", "limits")
 
@@ -41,6 +44,27 @@ async def test_an_erased_task_leaves_no_word_of_it_in_any_table(store: Store) ->
     (event,) = await store.reads.events_after(0, 10)
     assert msgspec.json.decode(event.body)["data"]["status"] == "succeeded"
     assert (await store.reads.list_tasks(TaskFilter(metadata={"who": "unmistakable"}), 10, None)).items == []
+
+
+async def test_the_events_of_an_erased_task_tell_its_states_as_they_were(store: Store) -> None:
+    await subscribe(store, events=("task.running", "task.*"))
+    env, labels = store.env, {"who": "unmistakable"}
+    for end in (picture("https://cdn/unmistakable.png"), refusal()):
+        task = make_task(env, metadata=labels, input=TaskInput(prompt="unmistakable"), step="sending", lease=1)
+        await put(store, lifecycle.create(task, env))
+        for learned in (Accepted(provider_task_id="p"), end):
+            decide = partial(lifecycle.advance, observation=learned, via="submit", env=env, policy=CALLS_BACK, lease=1)
+            await store.writer.change_task(task.id, decide)
+        await upkeep.erase_task(store.writer, task.id)
+    assert "unmistakable" not in await dump(store)
+    told = [msgspec.json.decode(event.body) for event in await store.reads.events_after(0, 10)]
+    assert [(one["type"], one["data"]["status"], one["data"]["error"] is None) for one in told] == [
+        ("task.running", "running", True),
+        ("task.succeeded", "succeeded", True),
+        ("task.running", "running", True),
+        ("task.failed", "failed", False),
+    ]
+    assert all(one["data"]["input"] == one["data"]["metadata"] == {} for one in told)
 
 
 async def test_recover_sends_what_was_not_received_and_nothing_twice(store: Store) -> None:

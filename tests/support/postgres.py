@@ -76,6 +76,7 @@ class Server:
             "deadlock_timeout": "100ms",
             "recovery_init_sync_method": "syncfs",
             "max_connections": "300",
+            "wal_retrieve_retry_interval": "100ms",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._process = self._run("postgres", "-D", "data", *options)
@@ -159,13 +160,18 @@ def free_port() -> int:
         return port
 
 
-@functools.cache
-def shared_server() -> Server:
-    """The one of this process, started at its first use; skips the test when no server can be had."""
+def new_server() -> Server:
+    """One that is not started yet; skips the test when none can be had."""
     binaries = find_binaries()
     if binaries is None:
         pytest.skip(MISSING)
-    server = Server(binaries)
+    return Server(binaries)
+
+
+@functools.cache
+def shared_server() -> Server:
+    """The one of this process, started at its first use."""
+    server = new_server()
     atexit.register(server.remove)
     server.start()
     return server

@@ -25,6 +25,12 @@ class Received:
     """One delivery attempt, as the subscriber got it."""
 
     request: Request
+    answer: Answer
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the subscriber said a 2xx to it, which may have been lost on its way."""
+        return isinstance(self.answer, Reply) and 200 <= self.answer.status < 300
 
     @property
     def id(self) -> str:
@@ -133,5 +139,6 @@ class Receiver:
             self.strays.append(request)
             return Reply(404)
         json.loads(request.raw_body)
-        subscriber.received.append(Received(request))
-        return _Counted(subscriber, subscriber.answers.popleft() if subscriber.answers else subscriber.then)
+        answer = subscriber.answers.popleft() if subscriber.answers else subscriber.then
+        subscriber.received.append(Received(request, answer))
+        return _Counted(subscriber, answer)

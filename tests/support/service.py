@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import secrets
 import signal
@@ -23,6 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "test-api-key-" + secrets.token_hex(8)
 SECRET_KEY = "test-secret-key-" + secrets.token_hex(16)
 SIGNING_SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+
+
+def hurried(**times: float) -> dict[str, str]:
+    """Makes the service use other times than its own: names of constants, with `__` for the dots after `service`."""
+    return {"HURRIED_TIMES": json.dumps({f"service.{name.replace('__', '.')}": value for name, value in times.items()})}
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class Service:
         for fake in fakes:
             self.env |= fake.environment
         self.env |= env or {}
+        if "HURRIED_TIMES" in self.env:
+            self.module = "tests.support.hurried"
         self.process: asyncio.subprocess.Process | None = None
         self._said_before = 0
         self.client = httpx.AsyncClient(

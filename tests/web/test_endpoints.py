@@ -261,6 +261,17 @@ async def test_a_delivery_is_read_with_its_attempts(site: Site, client: httpx.As
     assert (await client.get("/v1/deliveries", params=nothing)).json()["data"] == []
 
 
+async def test_the_body_of_a_delivery_is_read_in_its_endpoints_format(site: Site, client: httpx.AsyncClient) -> None:
+    plain, cloud = await make(client), await make(client, format="cloudevents")
+    await site.succeed(client)
+    delivery, other = await delivery_of(client, plain), await delivery_of(client, cloud)
+    event = await client.get(f"/v1/events/{delivery['event_id']}")
+    assert (await client.get(f"/v1/deliveries/{delivery['id']}/body")).content == event.content
+    told = (await client.get(f"/v1/deliveries/{other['id']}/body")).json()
+    assert (told["specversion"], told["id"]) == ("1.0", event.json()["id"])
+    assert told["data"] == event.json()["data"]
+
+
 async def test_deliveries_come_in_pages_newest_first(site: Site, client: httpx.AsyncClient) -> None:
     await make(client)
     tasks = [(await site.succeed(client))["id"] for _ in range(3)]
@@ -292,4 +303,5 @@ async def test_the_delivery_to_a_webhook_url_can_be_retried(site: Site, client: 
 @pytest.mark.parametrize("delivery_id", ["nonsense", "dlv_" + "0" * 32])
 async def test_a_delivery_that_is_not_there_is_not_found(client: httpx.AsyncClient, delivery_id: str) -> None:
     errors(await client.get(f"/v1/deliveries/{delivery_id}"), 404)
+    errors(await client.get(f"/v1/deliveries/{delivery_id}/body"), 404)
     errors(await client.post(f"/v1/deliveries/{delivery_id}/retry"), 404)

@@ -265,6 +265,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_nobodys_error(
         ("/v1/deliveries?cursor=x", {"query.cursor"}),
         ("/v1/endpoints?limit=0", {"query.limit"}),
         ("/v1/endpoints?colour=red", {"query.colour"}),
+        ("/readyz?exclude=null", {"query.exclude"}),
     ],
 )
 async def test_a_wrong_query_is_refused_by_its_parameters(

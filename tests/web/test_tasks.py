@@ -120,6 +120,24 @@ async def test_the_same_key_with_another_request_is_a_conflict(client: httpx.Asy
     assert len((await client.get("/v1/tasks")).json()["data"]) == 1
 
 
+async def test_another_request_under_the_same_key_is_a_conflict_also_when_it_could_not_work(
+    client: httpx.AsyncClient,
+) -> None:
+    await post(client, "k")
+    errors(await post(client, "k", input={"prompt": "x", "n": 9}), 409)
+    errors(await post(client, "another", input={"prompt": "x", "n": 9}))
+
+
+async def test_the_same_request_gives_its_task_also_when_it_would_be_refused_by_now(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    first = await post(client, "k", webhook_url="http://127.0.0.1/hook")
+    async with site.client(trust__guard=Guard(allow_private=False)) as stricter:
+        again = await post(stricter, "k", webhook_url="http://127.0.0.1/hook")
+        assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+        errors(await post(stricter, "another", webhook_url="http://127.0.0.1/hook"))
+
+
 async def test_a_refused_request_leaves_its_key_free(client: httpx.AsyncClient) -> None:
     errors(await post(client, "k", input={"prompt": "x", "n": 9}))
     assert (await post(client, "k")).status_code == 202

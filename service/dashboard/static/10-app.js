@@ -27,7 +27,10 @@
   // --- the parts of a page that follow what happens
   let looking = false, again = false, timer = 0, source = null, lastLook = 0;
   const isHeld = () => document.hidden || document.querySelector("dialog[open]");
-  const state = (name) => all("[data-live-state]").forEach((place) => { place.dataset.liveState = name; });
+  const state = (name) => all("[data-live-state]").forEach((place) => {
+    place.dataset.liveState = name;
+    place.lastElementChild.textContent = name === "late" ? "Reconnecting" : "Live";
+  });
   const callbacks = {
     beforeAttributeUpdated: (name, node, kind) =>
       !(name.startsWith("data-ui-") || (name === "open" && node.tagName === "DETAILS") || (kind === "remove" && name === "disabled")),

@@ -1,0 +1,136 @@
+"""The statements of the listings: each filter finds its page through an index that is in the order of the ids."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from service.core.ids import first_id_at
+from service.store import rows
+from service.store.driver import Driver
+
+OPEN = "status in ('pending', 'sending')"
+STATED = "length(status) > 0"
+GIVEN_UP = "status in ('failed', 'held', 'parked')"
+"""In the words of the partial indexes: a planner goes by them, since it can't know what a parameter will be."""
+
+
+class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a listing of tasks is narrowed to; None narrows nothing."""
+
+    status: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    provider_task_id: str | None = None
+    metadata: dict[str, str] = {}
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+def task_query(driver: Driver, wanted: TaskFilter, before: str | None, limit: int) -> tuple[str, list[Any]]:
+    """The ids are taken first, from the one index that leads; the limit is in the text, so that a planner knows it."""
+    tables, task_id, leads = _leading(wanted)
+    after, until = wanted.created_after, wanted.created_before
+    ends = [end for end in (before, first_id_at("task", until) if until else None) if end is not None]
+    bounds = _Bounds(low=first_id_at("task", after) if after else None, high=min(ends, default=None))
+    if wanted.status is None or not leads or "t.status" in leads:
+        conditions, params, order = _walk(driver, leads, task_id, bounds)
+    else:
+        conditions, params, order = _walk_to_status(driver, leads, task_id, bounds, wanted.status)
+    if "l.key" in leads:
+        conditions.append("t.id = l.task_id")
+    if wanted.provider_task_id is not None:
+        conditions, params = [*conditions, "t.provider_task_id = ?"], [*params, wanted.provider_task_id]
+    for column in ("t.status", "t.provider", "t.model"):
+        value = getattr(wanted, column[2:])
+        if value is not None and column not in leads:
+            conditions, params = [*conditions, f"{driver.aside(column)} = ?"], [*params, value]
+    for label in list(wanted.metadata.items())["l.key" in leads :]:
+        conditions.append("exists (select 1 from labels x where x.key = ? and x.value = ? and x.task_id = t.id)")
+        params += label
+    page = f"select {task_id} as id from {tables} {_where(conditions)} order by {order} limit {limit:d}"
+    return (
+        f"select {rows.TASK_COLUMNS} from tasks where id in (select id from ({page}) as page) order by id desc",
+        params,
+    )
+
+
+def delivery_query(
+    driver: Driver, status: str | None, endpoint_id: str | None, task_id: str | None, before: str | None, limit: int
+) -> tuple[str, list[Any]]:
+    wanted = {"task_id": task_id, "endpoint_id": endpoint_id, "status": status}
+    given = {column: value for column, value in wanted.items() if value is not None}
+    names, words = _delivery_index(given)
+    leads = {name: given.pop(name) for name in names}
+    conditions, params, order = _walk(driver, leads, "id", _Bounds(high=before))
+    conditions += [*words, *(f"{driver.aside(column)} = ?" for column in given)]
+    sql = f"select {rows.DELIVERY_COLUMNS} from deliveries {_where(conditions)} order by {order} limit ?"
+    return sql, [*params, *given.values(), limit]
+
+
+# --- which index ------------------------------------------------------------------------------------------------------
+
+
+def _leading(wanted: TaskFilter) -> tuple[str, str, dict[str, str]]:
+    """The tables, the id, and the columns whose index leads: few tasks share it, since most succeed."""
+    if wanted.provider_task_id is not None:
+        return "tasks t", "t.id", {}  # hardly ever more than one
+    if wanted.metadata:
+        key, value = next(iter(wanted.metadata.items()))
+        return "labels l cross join tasks t", "l.task_id", {"l.key": key, "l.value": value}
+    origin = {"t.provider": wanted.provider, "t.model": wanted.model}
+    known = {column: value for column, value in origin.items() if value is not None}
+    if known and wanted.status in (None, "succeeded"):
+        return "tasks t", "t.id", known
+    return "tasks t", "t.id", {"t.status": wanted.status} if wanted.status else {}
+
+
+def _delivery_index(given: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Its columns, and the words of its condition: what a partial index holds can't depend on a parameter."""
+    if "task_id" in given:
+        return ("task_id",), ("task_id is not null",)
+    match given.get("status"):
+        case "succeeded" if "endpoint_id" in given:
+            return ("endpoint_id", "status"), ("status = 'succeeded'",)
+        case "failed" | "held" | "parked" if "endpoint_id" in given:
+            return ("endpoint_id", "status"), (GIVEN_UP,)
+        case None:
+            return tuple(given), ()
+        case _:
+            return ("status",), (STATED,)
+
+
+# --- the walk through it ----------------------------------------------------------------------------------------------
+
+
+class _Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids from the low one up to the high one, without it."""
+
+    low: str | None = None
+    high: str | None = None
+
+
+_Walk = tuple[list[str], list[Any], str]
+
+
+def _walk(driver: Driver, leads: Mapping[str, str], row_id: str, bounds: _Bounds) -> _Walk:
+    """Conditions, their parameters and the order, newest first."""
+    conditions = [driver.leading(column) if n == 0 else f"{column} = ?" for n, column in enumerate(leads)]
+    ends = {f"{row_id} >= ?": bounds.low, f"{row_id} < ?": bounds.high}
+    conditions += [condition for condition, end in ends.items() if end is not None]
+    params = [*leads.values(), *(end for end in ends.values() if end is not None)]
+    return conditions, params, ", ".join(f"{column} desc" for column in (*list(leads)[:1], row_id))
+
+
+def _walk_to_status(driver: Driver, leads: Mapping[str, str], row_id: str, bounds: _Bounds, status: str) -> _Walk:
+    """What ended lies behind all that waits, which may be much; what waits lies before what ended, which is more."""
+    conditions, params, order = _walk(driver, leads, row_id, bounds)
+    found, ends, _ = _walk(driver, {"status": status}, "id", bounds)
+    sign, way = (">=", "asc") if status in ("queued", "running") else ("<=", "desc")
+    end = f"select id from tasks {_where(found)} order by status {way}, id {way} limit 1"
+    return [*conditions, f"{row_id} {sign} ({end})"], [*params, *ends], order
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return f"where {' and '.join(conditions)}" if conditions else ""

@@ -1,0 +1,95 @@
+"""Counts what a load makes the service do: whatever the machine and however busy, the numbers are the same."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+from typing import Any
+
+from service.store.driver import Driver
+
+
+class CountingDriver:
+    """A driver that counts its transactions, and the statements in them; else it is the driver it was given."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.transactions = 0
+        self.statements: Counter[str] = Counter()
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    def reset(self) -> None:
+        self.transactions = self.reads = 0
+        self.statements.clear()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        self.transactions += 1
+        async with self._driver.transaction() as session:
+            yield _CountingSession(session, self.statements)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Any]:
+        self.reads += 1
+        async with self._driver.reading() as session:
+            yield session
+
+
+class _CountingSession:
+    """Each call of the session is a statement, by its first words."""
+
+    def __init__(self, session: Any, statements: Counter[str]) -> None:
+        self._session = session
+        self._statements = statements
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._session, name)
+        if not callable(found):
+            return found
+
+        def counted(sql: str, *rest: Any) -> Any:
+            self._statements[" ".join(sql.split()[:4])] += 1
+            return found(sql, *rest)
+
+        return counted
+
+
+@contextmanager
+def hops() -> Iterator[Callable[[], int]]:
+    """How often another thread woke this event loop: once for each answer of the database's thread."""
+    loop, count = asyncio.get_running_loop(), 0
+    wake = loop.call_soon_threadsafe
+
+    def counted(*given: Any, **named: Any) -> asyncio.Handle:
+        nonlocal count
+        count += 1
+        return wake(*given, **named)
+
+    loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+    try:
+        yield lambda: count
+    finally:
+        del loop.call_soon_threadsafe  # type: ignore[method-assign]
+
+
+@contextmanager
+def calls_of(*functions: Callable[..., Any]) -> Iterator[Counter[str]]:
+    """How often each of them is called in this thread, by name."""
+    names = {function.__code__: function.__name__ for function in functions}
+    found: Counter[str] = Counter()
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code in names:
+            found[names[frame.f_code]] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)

@@ -1,0 +1,207 @@
+"""What a fixed load costs, counted instead of timed: a slow machine changes none of it, and a careless change does."""
+
+import asyncio
+import json
+import tracemalloc
+from collections.abc import Coroutine
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from starlette.types import ASGIApp, Message
+
+from service.core import signing
+from service.core.change import Change
+from service.core.event import render_body
+from service.outbound.client import Poster
+from service.store.batch import Keys
+from service.store.bus import DELIVERIES
+from service.web.routes import build_app
+from service.worker.deliveries import DeliveryWork
+from service.worker.loop import Lane
+from tests.performance.conftest import CountedSite
+from tests.performance.counting import calls_of, hops
+from tests.support.factory import SECRET, make_endpoint, make_task
+from tests.support.receiver import Receiver
+from tests.support.server import Connection, Reply
+from tests.support.wait import until
+from tests.web.conftest import MODEL
+
+LARGE = 400_000
+
+
+class Together:
+    """Answers nobody before all have asked."""
+
+    def __init__(self, count: int) -> None:
+        self._barrier = asyncio.Barrier(count)
+
+    async def play(self, connection: Connection) -> bool:
+        await self._barrier.wait()
+        return await Reply(204).play(connection)
+
+
+def callback_body(task_id: str, message: str = "ok") -> bytes:
+    info = {"resultImageUrl": "https://cdn.example/a.jpg", "originImageUrl": ""}
+    return json.dumps({"code": 200, "msg": message, "data": {"taskId": f"p{task_id}", "info": info}}).encode()
+
+
+async def start_tasks(site: CountedSite, count: int) -> list[str]:
+    """So many that wait for their callback; their provider's id is ours after a p."""
+    tasks = [make_task(site.env, step="tracking", status="running", due_at=None) for _ in range(count)]
+    running = tuple(msgspec.structs.replace(task, provider_task_id=f"p{task.id}") for task in tasks)
+    await site.writer.change(Keys(), lambda _: Change(tasks=running))
+    return [task.id for task in running]
+
+
+def callback_path(site: CountedSite, task_id: str) -> str:
+    return f"/callbacks/fluxapi-ai/{site.tokens.sign('fluxapi-ai', task_id)}"
+
+
+async def call_back(site: CountedSite, client: httpx.AsyncClient, task_id: str) -> None:
+    reply = await client.post(callback_path(site, task_id), content=callback_body(task_id))
+    assert reply.status_code == 200, reply.text
+
+
+async def create(client: httpx.AsyncClient) -> None:
+    body = {"model": MODEL, "input": {"prompt": "a lighthouse"}, "metadata": {"order": "1"}}
+    assert (await client.post("/v1/tasks", json=body)).status_code == 202
+
+
+async def subscribe(site: CountedSite, url: str, count: int = 1) -> None:
+    secret = site.vault.seal(SECRET, "secret")
+    made = tuple(make_endpoint(site.env, url=url, secret=secret, max_in_flight=64) for _ in range(count))
+    await site.writer.change(Keys(), lambda _: Change(endpoints=made))
+
+
+def build_lane(site: CountedSite, poster: Poster) -> Lane[Any]:
+    work = DeliveryWork(
+        site.counts,
+        site.writer,
+        poster,
+        site.env,
+        site.metrics,
+        vault=site.vault,
+        signing_secret=SECRET,
+        schedule=[5],
+        source="taskhook",
+    )
+    return Lane("deliveries", work, limit=64, topic=DELIVERIES, bus=site.bus, env=site.env, metrics=site.metrics)
+
+
+async def peak_of(work: Coroutine[Any, Any, object]) -> int:
+    """Bytes, of all that Python had allocated at one time beyond what it had before."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        await work
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+async def post(app: ASGIApp, path: str, body: bytes) -> int:
+    """A request in one piece, without a client's own copies of its body; the status."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    answers: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop()
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    headers = [(b"host", b"taskhook.test"), (b"content-length", str(len(body)).encode())]
+    rest = {"query_string": b"", "headers": headers, "client": ("127.0.0.1", 1), "server": None, "scheme": "http"}
+    about = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "http_version": "1.1"}
+    await app({**about, **rest, "root_path": ""}, receive, send)
+    return int(answers[0]["status"])
+
+
+@pytest.mark.parametrize("count", [16, 64])
+async def test_callbacks_at_once_are_one_transaction_whatever_their_number(site: CountedSite, count: int) -> None:
+    first, *ids = await start_tasks(site, count + 1)
+    async with site.client() as client:
+        await call_back(site, client, first)  # what is read once in the life of a process is read here
+        site.counts.reset()
+        with hops() as answers, calls_of(render_body) as calls:
+            await asyncio.gather(*(call_back(site, client, task_id) for task_id in ids))
+    assert site.counts.transactions == 1
+    assert sum(site.counts.statements.values()) <= 6 + site.tells_others, site.counts.statements
+    assert site.counts.reads == 0
+    assert calls["render_body"] == count
+    assert answers() <= 8
+
+
+@pytest.mark.parametrize("count", [16, 100])
+async def test_tasks_created_at_once_are_one_transaction_whatever_their_number(site: CountedSite, count: int) -> None:
+    async with site.client() as client:
+        await create(client)
+        site.counts.reset()
+        with hops() as answers:
+            await asyncio.gather(*(create(client) for _ in range(count)))
+    assert site.counts.transactions == 1
+    assert sum(site.counts.statements.values()) <= 3 + site.tells_others, site.counts.statements
+    assert site.counts.reads == 0
+    assert answers() <= 5
+
+
+async def test_deliveries_are_claimed_and_recorded_together(site: CountedSite) -> None:
+    count = 64
+    async with Receiver() as receiver:
+        subscriber = receiver.subscriber("all", then=Together(count))
+        await subscribe(site, subscriber.url)
+        async with site.client() as client:
+            await asyncio.gather(*(call_back(site, client, task_id) for task_id in await start_tasks(site, count)))
+        poster = Poster(site.context.trust.guard)
+        lane = build_lane(site, poster)
+        site.counts.reset()
+        with calls_of(render_body, signing.sign) as calls:
+            running = asyncio.create_task(lane.run())
+            await until(lambda: site.metrics.registry.get_sample_value(*ATTEMPTS) == count)
+            await lane.stop(5)
+            await running
+        await poster.close()
+    assert len(subscriber.received) == count
+    assert calls == {"sign": count}
+    assert site.counts.transactions <= 8, "one claim, and the records of what was answered together"
+    assert sum(site.counts.statements.values()) <= 4 * site.counts.transactions + 8, site.counts.statements
+
+
+async def test_an_event_is_rendered_once_for_all_its_endpoints(site: CountedSite) -> None:
+    await subscribe(site, "http://example.com/hook", 20)
+    (task_id,) = await start_tasks(site, 1)
+    site.counts.reset()
+    async with site.client() as client:
+        with calls_of(render_body) as calls:
+            await call_back(site, client, task_id)
+    assert len((await site.reads.list_deliveries(None, None, task_id, 50, None)).items) == 20
+    assert calls == {"render_body": 1}
+    assert site.counts.transactions == 1
+
+
+async def test_a_lane_with_nothing_due_writes_nothing(site: CountedSite) -> None:
+    lane = build_lane(site, Poster(site.context.trust.guard))
+    site.counts.reset()
+    running = asyncio.create_task(lane.run())
+    await until(lambda: site.counts.reads)
+    await lane.stop(5)
+    await running
+    assert (site.counts.transactions, site.counts.reads) == (0, 1)
+
+
+async def test_a_large_callback_is_copied_a_few_times_only(site: CountedSite) -> None:
+    (task_id,) = await start_tasks(site, 1)
+    body, app = callback_body(task_id, "x" * LARGE), build_app(site.context)
+    statuses: list[int] = []
+
+    async def work() -> None:
+        statuses.append(await post(app, callback_path(site, task_id), body))
+
+    peak = await peak_of(work())
+    assert statuses == [200]
+    assert peak <= 6 * len(body), f"{peak / len(body):.1f} times its size"
+
+
+ATTEMPTS = ("taskhook_delivery_attempts_total", {"outcome": "received"})
