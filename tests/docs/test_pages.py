@@ -18,7 +18,9 @@ OTHER_NAMES = {"TASKHOOK_URL", "TASKHOOK_API_KEY", "TASKHOOK_SECRET", "TASKHOOK_
 
 def test_every_sample_is_run_or_named_with_a_reason() -> None:
     assert [str(sample) for sample in of_kind("nobody runs it")] == []
-    assert set(NOT_RUN) - {(sample.page, sample.first_line) for sample in SAMPLES} == set()
+    assert len(of_kind("not run")) >= len(NOT_RUN)
+    for page, beginning in NOT_RUN:
+        assert any(sample.page == page and sample.first_line.startswith(beginning) for sample in SAMPLES), beginning
     assert len(SAMPLES) > 80 and len(of_kind("shell")) > 40
 
 

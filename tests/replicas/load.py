@@ -35,16 +35,7 @@ class Callbacks:
 
     async def prepare(self, count: int, **rest: Any) -> None:
         """That many tasks that the provider has accepted."""
-        api = self.replicas.api
-
-        async def one() -> None:
-            prompt = new_prompt()
-            plan = self.fake.script(prompt)
-            task = await api.submit(f"{self.fake.provider}/{self.fake.default_model}", prompt, **rest)
-            self.plans[task["id"]] = plan
-            await api.accepted(task["id"], 30)
-
-        await asyncio.gather(*(one() for _ in range(count)))
+        self.plans |= await asyncio.gather(*(running(self.replicas, self.fake, **rest) for _ in range(count)))
 
     @asynccontextmanager
     async def sent(self) -> AsyncIterator[None]:
@@ -95,6 +86,15 @@ class Callbacks:
         """Every callback that was answered 200 is there, and ended its task with one event; none was sent twice."""
         await check_ends(self.replicas, set(self.taken), "succeeded")
         assert {len(plan.submits) for plan in self.plans.values()} == {1}
+
+
+async def running(replicas: Replicas, fake: FakeProvider, **rest: Any) -> tuple[str, Plan]:
+    """A task that its provider has. The provider is asked first, since it costs the service nothing."""
+    plan = fake.script(new_prompt(), poll=["success"])
+    task = await replicas.api.submit(f"{fake.provider}/{fake.default_model}", plan.prompt, **rest)
+    await until(lambda: plan.jobs, 60, "the task at its provider")
+    await replicas.api.accepted(task["id"], 30)
+    return task["id"], plan
 
 
 class Follower:

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.flows.conftest import World
-from tests.replicas.load import TIMES, check_ends, check_told, followed
+from tests.replicas.load import TIMES, check_ends, check_told, followed, running
 from tests.support.api import FINAL, Api, new_prompt
 from tests.support.replicas import Replicas
 from tests.support.upstream import FakeProvider, Plan
@@ -33,14 +33,6 @@ AHEAD_S = 0.01
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def replicas(world: World) -> AsyncIterator[Replicas]:
     yield await world.replicas(ENV).start()
-
-
-async def running(replicas: Replicas, fake: FakeProvider, **rest: Any) -> tuple[str, Plan]:
-    """A task that its provider has."""
-    plan = fake.script(new_prompt(), poll=["success"])
-    task = await replicas.api.submit(f"{fake.provider}/{fake.default_model}", plan.prompt, **rest)
-    await replicas.api.accepted(task["id"])
-    return task["id"], plan
 
 
 async def test_fifty_equal_callbacks_over_both_webs_are_all_answered_and_are_one_event(
