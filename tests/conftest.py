@@ -1,5 +1,19 @@
 """What all tests share."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.register_assert_rewrite("tests.support", "tests.replicas.load")
+
+LONG = ("chaos", "replicas", "fuzz", "browser", "flows", "cli", "docs", "security", "store", "examples", "client_python")
+"""The folders whose tests wait and start processes. They begin first, so that none of them is left for the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _rank(item.path))
+
+
+def _rank(path: Path) -> int:
+    folder = path.relative_to(Path(__file__).parent).parts[0]
+    return LONG.index(folder) if folder in LONG else len(LONG)

@@ -178,7 +178,9 @@ class _Claim:
         return await self._batch.session.fetch(sql, (self.provider, *params))
 
     async def _begin(self, found: list[Row]) -> int:
-        """How many of them began."""
+        """How many of them began. One that a probe took is still due in the database, and is not taken twice."""
+        begun = {task.id for task in self.begun}
+        found = [row for row in found if row[0] not in begun]
         self.taken += len(found)
         before = len(self.begun)
         for row in found:

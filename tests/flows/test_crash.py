@@ -219,8 +219,7 @@ async def test_a_term_signal_does_not_wait_for_those_who_hang(world: World) -> N
     await until(lambda: stuck.in_flight and plan.jobs)
     stopped = await service.terminate()
     assert stopped.code == 0, service.log(tail=30)
-    assert stopped.seconds > 2, "they have their time to finish"
-    assert WORK_GRACE_S + stopped.seconds - 2 < 25
+    assert stopped.seconds - 2 + WORK_GRACE_S < 25, "with the time that they really have"
     await service.restart()
     assert (await service.api.task(task["id"]))["status"] == "succeeded"
     await service.close()

@@ -172,14 +172,14 @@ async def test_a_worker_that_stood_still_over_a_delivery_overwrites_no_success(
 
 
 async def test_the_limit_of_submits_holds_over_both_workers(world: World, replicas: Replicas) -> None:
-    fake, count = world.acedata, 3 * LIMIT
+    fake, count = world.acedata, 4 * LIMIT
     plans = [fake.script(new_prompt(), callback="success", callback_tries=10) for _ in range(count)]
     made = await asyncio.gather(*(replicas.api.submit("acedata/flux-dev", plan.prompt) for plan in plans))
     await until(lambda: all(plan.submits for plan in plans), 30, "every task submitted")
     times = sorted(plan.submits[0].at for plan in plans)
     assert {len(plan.submits) for plan in plans} == {1}
     print(f"{count} submits at {LIMIT} a second took {times[-1] - times[0]:.1f} s")
-    assert times[-1] - times[0] > (count / LIMIT - 1) * 0.9, "more than the account allows"
+    assert times[-1] - times[0] > (count / LIMIT - 1) * 0.75, "more than the account allows"  # both: a third of it
     await asyncio.gather(*(replicas.api.finished(task["id"], 30) for task in made))
 
 

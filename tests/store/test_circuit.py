@@ -76,6 +76,13 @@ async def test_the_last_poll_at_a_deadline_is_made_all_the_same(store: Store) ->
     assert [task.id for task in (await claim(store)).tasks] == [last]
 
 
+async def test_a_last_poll_that_tries_the_account_is_one_poll(store: Store) -> None:
+    last = await tracked(store, deadline_at=after(store.env.now(), 3), due_at=after(store.env.now(), 3))
+    await tell(store, "poll", False, OPENS_AFTER)
+    store.env.pass_time(REST_FIRST_S)
+    assert [task.id for task in (await claim(store)).tasks] == [last]
+
+
 async def test_a_task_that_waited_until_its_deadline_ends_there(store: Store) -> None:
     await create(store, 1, deadline_at=after(store.env.now(), 3))
     await tell(store, "submit", False, OPENS_AFTER)

@@ -22,7 +22,7 @@ import pytest
 from msgspec.structs import replace
 
 from service.core import delivering, lifecycle
-from service.core.breaker import AccountCall, Breaker
+from service.core.breaker import OPENS_AFTER, AccountCall, Breaker
 from service.core.change import Change
 from service.core.delivery import Endpoint
 from service.core.event import OPT_IN
@@ -173,6 +173,7 @@ class World:
             self.blunder: 1,
             self.work_fails: 3,
             self.take_up: 2,
+            self.provider_is_down: 2,
         }
         self.before = self.look()
         steps = [*asks, *alone]
@@ -404,6 +405,11 @@ class World:
             await self.writer.run(work)
 
         return ask if subject_id else None
+
+    def provider_is_down(self) -> Ask:
+        """So many calls in a row that its circuit opens."""
+        call = AccountCall(provider=PROVIDER, kind=self.choose(["submit", "poll"]), answered=False)
+        return partial(self.writer.change, Keys(), lambda batch: Change(calls=(call,) * OPENS_AFTER))
 
     def take_up(self) -> Ask | None:
         subject_id = self.one_of([row["id"] for row in self.before.faults if row["parked_ms"]])
