@@ -65,7 +65,7 @@ class Client(asyncio.Protocol):
         self._rest = b""
         self.is_waiting = True
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         transport.write(self._request)
 
@@ -77,6 +77,7 @@ class Client(asyncio.Protocol):
         elif data.startswith(b"HTTP/1.1 503"):
             self._arrivals.refused += 1
             self.is_waiting = False
+            self.transport.close()  # it would come again later; a place that nobody uses would be missing elsewhere
         self._rest = data[1 - len(self._sign) :]
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -42,7 +42,7 @@ BACKLOG = 2_048
 FILES_MAX = 16_384
 FILES_OF_WEB, FILES_OF_WORKER = 400, 1_200
 """Refused connections being told so, files, pipes; with a worker also its connections to providers and subscribers."""
-CONNECTIONS_MIN, CONNECTIONS_MAX = 16, 8_192
+CONNECTIONS_MIN, CONNECTIONS_MAX = 16, 16_384
 GC_THRESHOLDS = (20_000, 50, 100)
 """Almost nothing here is cyclic, and a request makes hundreds of objects: Python's own 700 looks in vain too often."""
 

@@ -6,7 +6,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.support", "tests.replicas.load")
 
-LONG = ("chaos", "replicas", "fuzz", "browser", "flows", "cli", "docs", "security", "store", "examples", "client_python")
+LONG = ("chaos", "replicas", "fuzz", "browser", "flows", "cli", "docs", "security", "store", "examples")
 """The folders whose tests wait and start processes. They begin first, so that none of them is left for the end."""
 
 
