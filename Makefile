@@ -13,7 +13,7 @@ setup: $(VENV)/.dev-ready  ## the virtual environment, with what the tests need
 
 test: setup  ## linters, type checker, layers, all tests
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 flows-on-replicas: setup  ## the flows again, each service being two webs and two workers on PostgreSQL
 	@FLOWS_ON=replicas $(BIN)/python -m pytest -n 2 --dist loadfile -rs tests/flows

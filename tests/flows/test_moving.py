@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group(
 MODEL = "fluxapi-ai/flux-kontext-pro"
 
 
-async def migrate(service: Service, *arguments: str, kill_after_s: float | None = None) -> tuple[int, str]:
+async def migrate(service: Service, *arguments: str, kill_at: bytes | None = None) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "migrate", *arguments),
         cwd=service.directory,
@@ -31,10 +31,13 @@ async def migrate(service: Service, *arguments: str, kill_after_s: float | None 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    if kill_after_s is not None:
-        await asyncio.sleep(kill_after_s)
-        process.send_signal(signal.SIGKILL)
-    said = (await process.communicate())[0].decode()
+    assert process.stdout is not None
+    said = ""
+    async for line in process.stdout:
+        said += line.decode()
+        if kill_at is not None and kill_at in line:
+            process.send_signal(signal.SIGKILL)
+    await process.wait()
     return process.returncode or 0, said
 
 
@@ -70,7 +73,8 @@ async def test_a_service_moved_in_the_middle_of_its_work_ends_it_elsewhere_and_n
         await service.terminate()
         add_rows(file, 5_000)
         content = dump(file)
-        await migrate(service, "--from", f"sqlite:///{file}", "--to", url, kill_after_s=1.2)
+        code, said = await migrate(service, "--from", f"sqlite:///{file}", "--to", url, kill_at=b"tasks: 12 rows")
+        assert code == -signal.SIGKILL and "moved" not in said, said
         code, said = await migrate(service, "--from", f"sqlite:///{file}", "--to", url)
         assert code == 0 and "tasks: 12 rows" in said and "faults: 5000 rows" in said, said
         assert dump(file) == content

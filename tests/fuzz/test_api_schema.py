@@ -13,7 +13,7 @@ import pytest
 from tests.support.fuzz import FACTOR, SEED
 from tests.support.service import API_KEY, ROOT, Service
 
-EXAMPLES = 6
+EXAMPLES = 3
 HELD_S = 30
 """A request may be held that long: `wait` asks for it."""
 SETTINGS = """

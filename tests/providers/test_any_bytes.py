@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
@@ -25,6 +25,7 @@ from service.core.task import ERROR_CODES
 from service.providers import PROVIDERS
 from service.providers.base import HttpReply
 from tests.providers.material import HMAC_KEY, KEY, account, fixtures, read, reply, task
+from tests.support.fuzz import examples
 
 ALLOWED: dict[str, tuple[type, ...]] = {
     "submit": (Accepted, Succeeded, Failed, Throttled, NotSent, Unconfirmed),
@@ -104,7 +105,7 @@ def is_sound(observation: Observation) -> None:
 
 @each_provider
 @given(status=st.sampled_from(STATUSES), body=st.binary(max_size=200), headers=HEADERS)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_any_bytes_are_understood_somehow(provider: str, status: int, body: bytes, headers: dict[str, str]) -> None:
     judge(provider, reply(status, body, headers))
 
@@ -113,7 +114,7 @@ def test_any_bytes_are_understood_somehow(provider: str, status: int, body: byte
 @given(
     status=st.sampled_from(STATUSES), body=st.dictionaries(st.sampled_from(WORDS), JSON, max_size=6), headers=HEADERS
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_object_is_understood_somehow(
     provider: str, status: int, body: dict[str, Any], headers: dict[str, str]
 ) -> None:
@@ -121,7 +122,7 @@ def test_any_object_is_understood_somehow(
 
 
 @given(drawn=st.data(), replacement=JSON)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_documented_reply_with_one_value_changed_is_understood_somehow(
     drawn: st.DataObject, replacement: Any
 ) -> None:
