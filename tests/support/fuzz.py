@@ -18,7 +18,7 @@ SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too
 
 
 def examples(count: int, **more: Any) -> settings:
-    """So many times FUZZ; without it a third, always the same ones, since what they found once they would find again."""
+    """So many times FUZZ; without it a third, and always the same ones."""
     return settings(
         max_examples=count // 3 if FACTOR == 1 else count * FACTOR,
         derandomize=FACTOR == 1,
