@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test flows-on-replicas chaos fuzz lint bench docs lock clean
+# Compiled once and kept, or each of hundreds of processes in the tests would compile all again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run setup test flows-on-replicas chaos fuzz lint check-style check-types check-layers check-security bench docs lock clean
 
 run: $(VENV)/.run-ready  ## start the service with its sandbox
 	@$(BIN)/taskhook dev
@@ -12,7 +15,7 @@ run: $(VENV)/.run-ready  ## start the service with its sandbox
 setup: $(VENV)/.dev-ready  ## the virtual environment, with what the tests need
 
 test: setup  ## linters, type checker, layers, all tests
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 flows-on-replicas: setup  ## the flows again, each service being two webs and two workers on PostgreSQL
@@ -24,13 +27,15 @@ chaos: setup  ## kills and faults at random, for long: make chaos OPTIONS="--rou
 fuzz: setup  ## the property tests, longer and with new examples
 	@FUZZ=$${FUZZ:-20} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 tests/fuzz tests/core tests/store/test_machine.py tests/providers/test_any_bytes.py
 
-lint: setup
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+lint: check-style check-types check-layers check-security  ## what can be said without running it
+check-style: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+check-types: setup
 	@$(BIN)/mypy
+check-layers: setup
 	@$(BIN)/lint-imports
-	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service
-	@$(BIN)/python scripts/audit.py
+check-security: setup
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service && $(BIN)/python scripts/audit.py
 
 bench: setup  ## all figures of docs/performance.md beside their yardsticks, in some minutes: make bench OPTIONS="--only callbacks"
 	@$(BIN)/python -m bench.run $(OPTIONS)
