@@ -121,17 +121,17 @@ async def test_a_backup_is_whole_and_of_one_moment_while_others_write(store: Sto
 
 
 async def test_what_waits_fails_at_once_in_a_locked_database(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.sqlite.BUSY_TIMEOUT_MS", 300)
+    monkeypatch.setattr("service.store.sqlite.BUSY_TIMEOUT_MS", 500)
     async with open_store(str(file)) as store:
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("begin immediate")
             began = asyncio.get_running_loop().time()
-            asks = [asyncio.create_task(create(store, 1)) for _ in range(500)]
+            asks = [asyncio.create_task(create(store, 1)) for _ in range(1_000)]
             ended = await asyncio.gather(*asks, return_exceptions=True)
             took_s = asyncio.get_running_loop().time() - began
             other.execute("rollback")
         assert {type(problem) for problem in ended} == {Unavailable}
-        assert took_s < 1.0, "not one busy time for each batch"
+        assert took_s < 2.5, "not one busy time for each of the eight batches"
         await create(store, 1)
         assert count(file) == 1
 

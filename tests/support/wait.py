@@ -10,7 +10,7 @@ from typing import Any
 async def until(fact: Callable[[], Any | Awaitable[Any]], timeout: float = 10.0, what: str = "") -> Any:
     """The first true value of `fact`; fails after `timeout` seconds, naming `what` and the last value."""
     end = time.monotonic() + timeout
-    pause = 0.01
+    pause = 0.02
     while True:
         value = fact()
         if inspect.isawaitable(value):
@@ -20,7 +20,7 @@ async def until(fact: Callable[[], Any | Awaitable[Any]], timeout: float = 10.0,
         if time.monotonic() > end:
             raise AssertionError(f"not within {timeout} s: {what or _text(fact)}; last value: {value!r}")
         await asyncio.sleep(pause)
-        pause = min(pause * 1.3, 0.1)
+        pause = min(pause * 1.5, 0.15)
 
 
 def _text(fact: Callable[[], Any]) -> str:
