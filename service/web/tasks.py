@@ -18,6 +18,7 @@ from service.core.views import TaskView, TimelineItem, view_entry, view_task
 from service.core.why import CLOSED, Why, explain
 from service.providers.base import Access, Model
 from service.store import upkeep
+from service.store.bus import Bell
 from service.store.queries import TaskFilter
 from service.telemetry import Metrics
 from service.telemetry.tracing import current_span
@@ -174,14 +175,20 @@ async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Ta
     until = time.monotonic() + call.query.wait
     with web.store.bus.subscribed(task_id) as bell:
         task = await web.store.reads.get_task(task_id)
-        while not task.is_final and (left_s := until - time.monotonic()) > 0:
-            with web.waits, web.requests.lent():
-                rang = await first_of(left_s, bell.wait(None), gone(call.receive), web.running.stopping.wait())
-            if rang != 0:
-                break
-            task = await web.store.reads.get_task(task_id)
+        if not task.is_final:
+            with web.waits, web.requests.lent():  # thousands that wake at once must leave callbacks their place
+                task = await _follow(web, task, call, bell, until)
     if not await web.keys.holds(call.caller):
         raise Unauthorized("This key was revoked.")
+    return task
+
+
+async def _follow(web: Web, task: Task, call: Call[GetTask, None], bell: Bell, until: float) -> Task:
+    while not task.is_final and (left_s := until - time.monotonic()) > 0:
+        rang = await first_of(left_s, bell.wait(None), gone(call.receive), web.running.stopping.wait())
+        if rang != 0:
+            break
+        task = await web.store.reads.get_task(task.id)
     return task
 
 
