@@ -1,11 +1,11 @@
-"""What all commands share: sections of the help, failures as one line, the options that lead to the service."""
+"""What commands that talk to a service share: the options that lead to it, checks of them, its refusals in words."""
 
 import functools
 import json
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import httpx
@@ -16,9 +16,6 @@ from service.cli import terminal
 from service.cli.local import find_place
 from service.cli.root import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, Failure
 from service.client import ApiError, Client, ClientError, Json, Unreachable, sign
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_secret(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

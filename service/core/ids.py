@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from service.core.times import to_ms
+from service.core.times import from_ms, to_ms
 
 PREFIXES = {"task": "task", "event": "evt", "endpoint": "ep", "delivery": "dlv", "request": "req", "key": "key"}
 RANDOM_BITS = 74
@@ -18,3 +18,8 @@ def prefixed_uuid7(kind: str, ms: int, random_bits: int) -> str:
 def first_id_at(kind: str, at: datetime) -> str:
     """The smallest id that a thing created at that time can have: a bound for listings by time."""
     return f"{PREFIXES[kind]}_{to_ms(at) << 80:032x}"
+
+
+def created_at(id: str) -> datetime:
+    """The time that stands in an id of any kind."""
+    return from_ms(int(id.partition("_")[2][:12], 16))

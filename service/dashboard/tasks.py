@@ -2,12 +2,12 @@
 
 import msgspec
 
+from service.core.ids import created_at
 from service.core.problems import NotFound
 from service.core.task import STATUSES
 from service.core.views import TaskView, view_task
 from service.dashboard.search import Asked, read_search
 from service.dashboard.visit import Visit
-from service.store.pulse import created_at
 from service.store.queries import TaskFilter
 from service.web.calls import Answer
 from service.web.queries import encode_cursor, read_id_cursor

@@ -6,6 +6,7 @@ import math
 import ssl
 import time
 import zlib
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -101,13 +102,7 @@ class ProviderClient:
             keepalive_timeout=_KEEPALIVE_S,
             limit=self._limit,
         )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        )
+        self._session = _session(connector)
         return self._session
 
 
@@ -185,17 +180,25 @@ class Poster:
             limit=limit,
             limit_per_host=limit_per_host,
         )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        self._session = _session(
+            connector,
             # Without the infinite threshold aiohttp rounds long times up to whole seconds of the loop's clock.
             timeout=aiohttp.ClientTimeout(total=self._timeout_s, ceil_threshold=math.inf),
             read_bufsize=8 * EXCERPT_MAX,
         )
         return self._session
+
+
+def _session(connector: aiohttp.TCPConnector, **more: Any) -> aiohttp.ClientSession:
+    """Keeps no cookie, follows no proxy of the environment, unpacks nothing."""
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        **more,
+    )
 
 
 def _in_pieces(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -101,7 +101,7 @@ class Batch:
     async def _load_idempotency(self, missing: set[str]) -> None:
         if not missing:
             return
-        sql = f"select key, fingerprint, task_id, created_ms from idempotency_keys where {self.driver.any_of('key')}"
+        sql = f"select {rows.IDEMPOTENCY_KEY_COLUMNS} from idempotency_keys where {self.driver.any_of('key')}"
         for row in await self.session.fetch(sql, (self.driver.many(missing),)):
             key = rows.idempotency_key_from_row(row)
             self._idempotency[key.key] = key

@@ -8,6 +8,7 @@ from service.core.fault import FORGET_S, Fault, Kind, fail_again
 from service.core.problems import Conflict, NotFound
 from service.core.times import from_ms, to_ms
 from service.store.driver import ReadSession, Row, Session
+from service.store.queries import OPEN
 from service.store.rows import ms_or_null, time_or_null
 
 if TYPE_CHECKING:
@@ -96,11 +97,11 @@ async def _put_aside(batch: "Batch", fault: Fault) -> str | None:
     if fault.kind == "endpoint":
         sql = f"""
         update deliveries set status = 'held', due_ms = null where id in (select id from deliveries
-          where lane = ? and status in ('pending', 'sending') order by id {batch.driver.skip_locked("deliveries")})
+          where lane = ? and {OPEN} order by id {batch.driver.skip_locked("deliveries")})
         """
         await session.execute(sql, (fault.id,))
     elif fault.kind == "delivery":
-        sql = "update deliveries set status = ?, due_ms = ? where id = ? and status in ('pending', 'sending')"
+        sql = f"update deliveries set status = ?, due_ms = ? where id = ? and {OPEN}"
         await session.execute(sql, ("parked" if fault.parked_at else "pending", ms_or_null(fault.due_at), fault.id))
     else:
         return await _put_task_aside(session, fault)

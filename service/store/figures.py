@@ -16,9 +16,8 @@ from service.store import rows
 from service.store.claims import FLYING, WAITING, read_account
 from service.store.driver import ReadSession, Row
 from service.store.overdue import find_overdue_task
+from service.store.pulse import COUNT_MAX
 
-COUNT_MAX = 10_000
-"""Nobody needs to know how many more wait."""
 CHARGES_MAX = 5_000
 
 

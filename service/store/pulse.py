@@ -5,8 +5,8 @@ from datetime import datetime
 
 import msgspec
 
-from service.core.ids import first_id_at
-from service.core.times import from_ms, to_ms
+from service.core.ids import created_at, first_id_at
+from service.core.times import to_ms
 from service.store.driver import ReadSession
 from service.store.queries import STATED
 
@@ -14,8 +14,6 @@ COUNT_MAX = 10_000
 """Nobody needs to know how many more wait."""
 DELIVERIES_MAX = 5_000
 MINUTE_MS = 60_000
-_ID_MS = slice(5, 17)
-"""Where a task's id has the milliseconds of its creation."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,8 +81,3 @@ async def count_deliveries(session: ReadSession, since: datetime) -> dict[str, i
     group by status
     """
     return dict(await session.fetch(sql, (first_id_at("delivery", since), DELIVERIES_MAX)))
-
-
-def created_at(task_id: str) -> datetime:
-    """The time that stands in the id."""
-    return from_ms(int(task_id[_ID_MS], 16))

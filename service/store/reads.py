@@ -22,7 +22,7 @@ from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
 from service.store.overdue import find_overdue
-from service.store.queries import GIVEN_UP, STATED, TaskFilter, delivery_query, task_query
+from service.store.queries import GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
 
 T = TypeVar("T")
 NO_EVENT = "evt_" + "0" * 32
@@ -97,7 +97,7 @@ class Reads:
         return _event(await self._one(sql, event_id, "event"))
 
     async def find_idempotency_key(self, key: str) -> IdempotencyKey | None:
-        sql = "select key, fingerprint, task_id, created_ms from idempotency_keys where key = ?"
+        sql = f"select {rows.IDEMPOTENCY_KEY_COLUMNS} from idempotency_keys where key = ?"
         found = await self._fetch(sql, key)
         return rows.idempotency_key_from_row(found[0]) if found else None
 
@@ -230,10 +230,10 @@ class Reads:
 
     async def count_due(self, now: datetime) -> dict[str, int]:
         """What could be done now and is not begun, by its kind."""
-        sql = """
+        sql = f"""
         select (select count(*) from tasks where step = 'submit' and due_ms <= ?),
           (select count(*) from tasks where step in ('sending', 'unconfirmed', 'tracking') and due_ms <= ?),
-          (select count(*) from deliveries where status in ('pending', 'sending') and due_ms <= ?)
+          (select count(*) from deliveries where {OPEN} and due_ms <= ?)
         """
         found = (await self._fetch(sql, *[to_ms(now)] * 3))[0]
         return dict(zip(("submit", "poll", "delivery"), found, strict=True))

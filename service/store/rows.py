@@ -210,7 +210,8 @@ def entry_from_row(row: Row) -> Entry:
     return Entry(task_id=task_id, number=number, at=from_ms(at_ms), type=kind, detail=found)
 
 
-INSERT_IDEMPOTENCY_KEY = "insert into idempotency_keys (key, fingerprint, task_id, created_ms) values (?, ?, ?, ?)"
+IDEMPOTENCY_KEY_COLUMNS = "key, fingerprint, task_id, created_ms"
+INSERT_IDEMPOTENCY_KEY = f"insert into idempotency_keys ({IDEMPOTENCY_KEY_COLUMNS}) values (?, ?, ?, ?)"
 
 
 def idempotency_key_to_row(key: IdempotencyKey) -> Row:

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 import pytest_asyncio
 import yaml
-from playwright.async_api import BrowserContext, async_playwright
+from playwright.async_api import BrowserContext
 
 from service.core.event import EVENT_TYPES
 from service.core.task import ERROR_CODES
@@ -24,12 +24,11 @@ from tests.support.browser import (
     AXE_RUN,
     AXE_SCRIPT,
     IS_DARK,
-    MISSING,
     SIDEWAYS,
     SIZES,
     VIEWS,
     Visitor,
-    find_chromium,
+    chromium,
     options,
 )
 
@@ -135,13 +134,8 @@ def origin(built: Path) -> Iterator[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def context() -> AsyncIterator[BrowserContext]:
-    found = find_chromium()
-    if found is None:
-        pytest.skip(MISSING)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+    async with chromium() as browser:
         yield await browser.new_context(**options())
-        await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
