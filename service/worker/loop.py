@@ -1,6 +1,7 @@
 """One lane of work: claim what is due, run it within a limit, sleep until the next is due or the bell rings."""
 
 import asyncio
+import time
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
@@ -56,11 +57,13 @@ class Lane(Generic[T]):
         self._running: set[asyncio.Task[None]] = set()
         self._next_due_at: datetime | None = None
         self._stopping = False
+        self._turning: asyncio.Task[None] | None = None
         self._bell: Bell | None = None
         self._failures = 0
 
     async def run(self) -> None:
         """Until `stop`."""
+        self._turning = asyncio.current_task()
         with self._bus.subscribed(self._topic) as bell:
             self._bell = bell
             while not self._stopping:
@@ -68,13 +71,19 @@ class Lane(Generic[T]):
                 await bell.wait(self._pause_s())
 
     async def stop(self, grace_s: float) -> int:
-        """Claims no more, waits for what runs, cuts off what takes longer; how many were cut off."""
+        """Claims no more, waits for what runs, cuts off what takes longer; how many were cut off.
+
+        A claim on its way is waited for, too: what it took is stored as begun, and nobody else would do it.
+        """
         self._stopping = True
+        ends_at = time.monotonic() + grace_s
         if self._bell:
             self._bell.strike()
+        if self._turning:
+            await asyncio.wait([self._turning], timeout=grace_s)
         if not self._running:
             return 0
-        _, late = await asyncio.wait(self._running, timeout=grace_s)
+        _, late = await asyncio.wait(self._running, timeout=max(0.0, ends_at - time.monotonic()))
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

@@ -22,6 +22,8 @@ class FakeWork:
         self.begun: list[int] = []
         self.most_at_once = 0
         self.let_go = asyncio.Event()
+        self.claimed = asyncio.Event()
+        self.claimed.set()
         self.failures: list[Exception] = []
         self.next_due_at: datetime | None = None
         self.claims = 0
@@ -32,6 +34,7 @@ class FakeWork:
         if self.failures:
             raise self.failures.pop()
         taken, self.waiting = self.waiting[:free], self.waiting[free:]
+        await self.claimed.wait()
         return taken, self.next_due_at
 
     async def run(self, item: int) -> datetime | None:
@@ -108,6 +111,30 @@ async def test_stopping_waits_for_what_runs_and_claims_no_more() -> None:
         work.let_go.set()
         assert await stopping == 0
     assert work.begun == [1]
+
+
+async def test_what_a_claim_took_while_stopping_is_still_done() -> None:
+    work = FakeWork()
+    work.let_go.set()
+    work.waiting = [1]
+    work.claimed.clear()
+    async with turning(work) as (lane, _):
+        await until(lambda: work.claims == 1)
+        stopping = asyncio.create_task(lane.stop(5))
+        await asyncio.sleep(0)
+        assert not stopping.done()
+        work.claimed.set()
+        assert await stopping == 0
+        assert work.begun == [1]
+
+
+async def test_a_claim_that_never_answers_holds_no_stop_up() -> None:
+    work = FakeWork()
+    work.claimed.clear()
+    async with turning(work) as (lane, _):
+        await until(lambda: work.claims == 1)
+        assert await lane.stop(0.01) == 0
+        work.claimed.set()
 
 
 async def test_what_takes_longer_than_the_grace_is_cut_off() -> None:
