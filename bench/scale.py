@@ -23,7 +23,7 @@ from service.core.times import from_ms, to_ms
 from service.providers.base import Limits
 from service.store import claims, overdue, rotation, upkeep
 from service.store.batch import Batch, Keys, Subscribers
-from service.store.driver import Driver
+from service.store.driver import Driver, Session
 from service.store.migrate import migrate
 from service.store.postgres import PostgresDriver
 from service.store.queries import TaskFilter
@@ -69,12 +69,14 @@ class Store:
         self._subscribers = Subscribers()
 
     async def work(self, do: Callable[[Batch], Awaitable[object]]) -> None:
+        async def undone(session: Session) -> None:
+            batch = Batch(session, self.driver, self.env, self._subscribers)
+            await do(batch)
+            await batch.flush()
+            raise _Undone
+
         with suppress(_Undone):
-            async with self.driver.transaction() as session:
-                batch = Batch(session, self.driver, self.env, self._subscribers)
-                await do(batch)
-                await batch.flush()
-                raise _Undone
+            await self.driver.write(undone)
 
     # `run` and `change` make it stand for the Writer.
 

@@ -118,9 +118,8 @@ class Stock:
         return ids
 
     async def _put_deliveries(self, endpoint: Endpoint, count: int) -> None:
-        async with self._driver.transaction() as session:
-            await session.execute(rows.UPSERT_ENDPOINT, rows.endpoint_to_row(endpoint))
-            await session.execute("update counters set value = ? where name = 'events'", (count,))
+        await self._write(rows.UPSERT_ENDPOINT, [rows.endpoint_to_row(endpoint)])
+        await self._write("update counters set value = ? where name = 'events'", [(count,)])
         for chunk in _chunks(count):
             tasks = [finished_task(self._env) for _ in chunk]
             events = [event_row(self._env, task, number + 1) for number, task in zip(chunk, tasks, strict=True)]
@@ -131,8 +130,7 @@ class Stock:
             await self._write(rows.UPSERT_DELIVERY, [rows.delivery_to_row(delivery) for delivery in deliveries])
 
     async def _write(self, sql: str, values: Sequence[tuple[Any, ...]]) -> None:
-        async with self._driver.transaction() as session:
-            await session.execute_many(sql, values)
+        await self._driver.write(lambda session: session.execute_many(sql, values))
 
 
 def _chunks(count: int) -> list[range]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -60,16 +61,18 @@ class RealEnv:
     def __init__(self) -> None:
         self._last = (0, 0)
         self._random = _random_73_bits()
+        self._making = Lock()
 
     def now(self) -> datetime:
         return from_ms(_now_ms())
 
     def new_id(self, prefix: str) -> str:
-        ms, bits = _now_ms(), next(self._random)
-        last_ms, last_bits = self._last
-        if ms <= last_ms:  # the same millisecond, or a clock set back
-            ms, bits = last_ms, last_bits + 1 + (bits & 0xFFFF)
-        self._last = (ms, bits)
+        with self._making:  # the thread of SQLite decides, too
+            ms, bits = _now_ms(), next(self._random)
+            last_ms, last_bits = self._last
+            if ms <= last_ms:  # the same millisecond, or a clock set back
+                ms, bits = last_ms, last_bits + 1 + (bits & 0xFFFF)
+            self._last = (ms, bits)
         return prefixed_uuid7(prefix, ms, bits)
 
     def jitter(self, seconds: float) -> float:

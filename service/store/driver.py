@@ -1,13 +1,14 @@
 """What the store needs of a database, and the few words in which the dialects differ."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from service.core.problems import Unavailable
 
 Row = tuple[Any, ...]
 Params = Sequence[Any]
+T = TypeVar("T")
 
 
 class Contended(Unavailable):
@@ -78,8 +79,12 @@ class Driver(Protocol):
 
     async def close(self) -> None: ...
 
-    def transaction(self) -> AbstractAsyncContextManager[Session]:
-        """The one write connection of this process, from begin to durable commit; rolled back when the block raises."""
+    async def write(self, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """One transaction on the one write connection of this process; what `work` returned, once it is durable.
+
+        Rolled back when `work` raises. It waits for nothing but its statements: SQLite's thread runs the whole of it,
+        beside the event loop.
+        """
         ...
 
     def migrating(self) -> AbstractAsyncContextManager[Session]:

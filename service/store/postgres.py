@@ -2,8 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import asyncpg
 import structlog
@@ -13,6 +14,7 @@ from service.core.problems import Unavailable
 from service.store.driver import Contended, Params, Row, Session
 from service.store.postgres_session import ANY_ERROR, PostgresSession, passing_errors, roll_back, storable, unavailable
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 READERS = 4
@@ -141,6 +143,10 @@ class PostgresDriver:
             raise unavailable(error) from error
 
     # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def write(self, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        async with self.transaction() as session:
+            return await work(session)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresSession]:

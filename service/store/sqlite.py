@@ -2,10 +2,10 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import aiosqlite
 import msgspec
@@ -13,8 +13,9 @@ import structlog
 
 from service.core.problems import Unavailable
 from service.store import sqlite_file
-from service.store.driver import Params, Row
+from service.store.driver import Params, Row, Session
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 BUSY_TIMEOUT_MS = 5_000
@@ -67,6 +68,51 @@ class SqliteSession:
     async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
         with _passing_errors():
             await self._connection.executemany(sql, rows)
+
+
+class _Transaction:
+    """A session for SQLite's own thread, where each statement is simply a call."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        with _passing_errors():
+            return self._connection.execute(sql, params).fetchall()
+
+    async def execute(self, sql: str, params: Params = ()) -> int:
+        with _passing_errors():
+            return self._connection.execute(sql, params).rowcount
+
+    async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
+        with _passing_errors():
+            self._connection.executemany(sql, rows)
+
+
+def _transact(connection: sqlite3.Connection, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+    try:
+        with _passing_errors():
+            connection.execute("begin immediate")
+        answer = _run_through(work(_Transaction(connection)))
+        with _passing_errors():
+            connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has rolled it back already
+            with suppress(sqlite3.Error):
+                connection.execute("rollback")
+        raise
+    return answer
+
+
+def _run_through(work: Coroutine[Any, Any, T]) -> T:
+    """Without an event loop: its statements are all that it may wait for, and these don't wait."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        answer: T = end.value
+        return answer
+    work.close()
+    raise RuntimeError("a transaction waited for something that is not a statement")
 
 
 @contextmanager
@@ -171,20 +217,15 @@ class SqliteDriver:
                 raise
         return connection
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqliteSession]:
+    async def write(self, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """As one hand-over to the thread of the connection: each would cost more than most statements."""
         connection = await self._usable_writer()
-        session = SqliteSession(connection)
         try:
-            await session.fetch("begin immediate")
-            yield session
-            await session.fetch("commit")
-        except BaseException as error:
-            self._is_spoilt |= isinstance(error, Unavailable) and error.cause.startswith(_SPOILS)
-            if connection.in_transaction:  # a full disk has rolled it back already
-                with suppress(Unavailable):
-                    await session.fetch("rollback")
+            answer: T = await connection._execute(_transact, connection._conn, work)  # type: ignore[no-untyped-call]
+        except Unavailable as problem:
+            self._is_spoilt |= problem.cause.startswith(_SPOILS)
             raise
+        return answer
 
     async def _usable_writer(self) -> aiosqlite.Connection:
         """On the file that has our name: what is written to a deleted one would end with this process."""

@@ -18,7 +18,7 @@ from service.core.task import Task
 from service.core.times import to_ms
 from service.store.batch import Batch, Keys, Subscribers
 from service.store.bus import Bus
-from service.store.driver import Contended, Driver
+from service.store.driver import Contended, Driver, Session
 
 T = TypeVar("T")
 BATCH_MAX = 128
@@ -186,11 +186,15 @@ class Writer:
     async def _commit(self, asks: list[_Ask[Any]], *, patient: bool) -> None:
         for ask in asks:
             ask.problem = None
+
+        async def work(session: Session) -> Batch:
+            batch = Batch(session, self._driver, self._env, self._subscribers, patient=patient)
+            await _work(asks, batch)
+            await self._driver.notify(session, batch.topics)
+            return batch
+
         try:
-            async with self._driver.transaction() as session:
-                batch = Batch(session, self._driver, self._env, self._subscribers, patient=patient)
-                await _work(asks, batch)
-                await self._driver.notify(session, batch.topics)
+            batch = await self._driver.write(work)
         except BaseException:
             self._subscribers.version = -1  # it may have read what was just taken back
             raise

@@ -1,14 +1,17 @@
 """Counts what a load makes the service do: whatever the machine and however busy, the numbers are the same."""
 
 import asyncio
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from types import FrameType
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pytest
 
 from service.store.driver import Driver
+
+T = TypeVar("T")
 
 
 class CountingDriver:
@@ -27,11 +30,9 @@ class CountingDriver:
         self.transactions = self.reads = 0
         self.statements.clear()
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
+    async def write(self, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         self.transactions += 1
-        async with self._driver.transaction() as session:
-            yield _CountingSession(session, self.statements)
+        return await self._driver.write(lambda session: work(_CountingSession(session, self.statements)))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Any]:
@@ -78,18 +79,18 @@ def hops() -> Iterator[Callable[[], int]]:
 
 
 @contextmanager
-def calls_of(*functions: Callable[..., Any]) -> Iterator[Counter[str]]:
-    """How often each of them is called in this thread, by name."""
-    names = {function.__code__: function.__name__ for function in functions}
+def calls_of(*places: tuple[ModuleType, str]) -> Iterator[Counter[str]]:
+    """How often the function of that name is called by that module, in whatever thread."""
     found: Counter[str] = Counter()
-
-    def profile(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code in names:
-            found[names[frame.f_code]] += 1
-
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in places:
+            patch.setattr(module, name, _counted(found, name, getattr(module, name)))
         yield found
-    finally:
-        sys.setprofile(before)
+
+
+def _counted(found: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*given: Any, **named: Any) -> Any:
+        found[name] += 1
+        return function(*given, **named)
+
+    return counted

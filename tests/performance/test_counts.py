@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from starlette.types import ASGIApp, Message
 
-from service.core import signing
 from service.core.change import Change
-from service.core.event import render_body
 from service.outbound.client import Poster
+from service.store import batch
 from service.store.batch import Keys
 from service.store.bus import DELIVERIES
 from service.web.routes import build_app
+from service.worker import deliveries
 from service.worker.deliveries import DeliveryWork
 from service.worker.loop import Lane
 from tests.performance.conftest import CountedSite
@@ -125,7 +125,7 @@ async def test_callbacks_at_once_are_one_transaction_whatever_their_number(site:
     async with site.client() as client:
         await call_back(site, client, first)  # what is read once in the life of a process is read here
         site.counts.reset()
-        with hops() as answers, calls_of(render_body) as calls:
+        with hops() as answers, calls_of((batch, "render_body")) as calls:
             await asyncio.gather(*(call_back(site, client, task_id) for task_id in ids))
     assert site.counts.transactions == 1
     assert sum(site.counts.statements.values()) <= 6 + site.tells_others, site.counts.statements
@@ -157,7 +157,7 @@ async def test_deliveries_are_claimed_and_recorded_together(site: CountedSite) -
         poster = Poster(site.context.trust.guard)
         lane = build_lane(site, poster)
         site.counts.reset()
-        with calls_of(render_body, signing.sign) as calls:
+        with calls_of((batch, "render_body"), (deliveries, "sign")) as calls:
             running = asyncio.create_task(lane.run())
             await until(lambda: site.metrics.registry.get_sample_value(*ATTEMPTS) == count)
             await lane.stop(5)
@@ -174,7 +174,7 @@ async def test_an_event_is_rendered_once_for_all_its_endpoints(site: CountedSite
     (task_id,) = await start_tasks(site, 1)
     site.counts.reset()
     async with site.client() as client:
-        with calls_of(render_body) as calls:
+        with calls_of((batch, "render_body")) as calls:
             await call_back(site, client, task_id)
     assert len((await site.reads.list_deliveries(None, None, task_id, 50, None)).items) == 20
     assert calls == {"render_body": 1}

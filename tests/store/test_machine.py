@@ -10,12 +10,12 @@ import os
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -36,9 +36,10 @@ from service.store import claims, faults, rows, upkeep
 from service.store.batch import Batch, Keys
 from service.store.bus import Bus
 from service.store.claims import DeliveryClaim, Parcel, TaskClaim
+from service.store.driver import Session
 from service.store.migrate import migrate
 from service.store.reads import Reads
-from service.store.sqlite import SqliteDriver, SqliteSession
+from service.store.sqlite import SqliteDriver
 from service.store.writer import Writer
 from service.web import creating
 from tests.support.env import FakeEnv
@@ -71,18 +72,23 @@ class Picture(msgspec.Struct, kw_only=True):
     breaker: Breaker
 
 
+T = TypeVar("T")
+
+
 class FailingDriver(SqliteDriver):
     """Some commits do not come about, and nothing of their transaction is left."""
 
     fails = 0
 
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqliteSession]:
-        async with super().transaction() as session:
-            yield session
+    async def write(self, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        async def failing(session: Session) -> T:
+            answer = await work(session)
             if self.fails:
                 self.fails -= 1
                 raise Unavailable("The disk is full.")
+            return answer
+
+        return await super().write(failing)
 
 
 class World:

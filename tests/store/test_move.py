@@ -12,7 +12,7 @@ from service.core.problems import Unavailable
 from service.core.times import to_ms
 from service.store import claims
 from service.store.batch import Batch
-from service.store.driver import Driver, Row
+from service.store.driver import Driver, Row, Session
 from service.store.migrate import migrate
 from service.store.move import KEYS, OWN, Progress, move
 from tests.store.conftest import Store, build_driver, open_store
@@ -126,9 +126,12 @@ async def test_what_arrives_differently_takes_everything_back(addresses: list[st
     target = build_driver(addresses[1])
     await target.open()
     await migrate(target, 1)
-    async with target.transaction() as session:
+
+    async def spoil(session: Session) -> None:
         await session.execute(FORGETFUL)
         await session.execute("create trigger a before insert on attempts for each row execute function forget()")
+
+    await target.write(spoil)
     await target.close()
     with pytest.raises(Unavailable, match="differs") as refused:
         await move(build_driver(addresses[0]), target, 1, ignore)

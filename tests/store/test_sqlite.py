@@ -16,6 +16,7 @@ from service.core.times import to_ms
 from service.store import sqlite_file, upkeep, writer
 from service.store.batch import Batch
 from service.store.bus import Bus
+from service.store.driver import Session
 from service.store.migrate import migrate
 from service.store.queries import TaskFilter
 from service.store.sqlite import SqliteDriver
@@ -136,21 +137,36 @@ async def test_what_waits_fails_at_once_in_a_locked_database(file: Path, monkeyp
         assert count(file) == 1
 
 
-async def test_a_connection_that_an_error_of_the_disk_spoilt_is_made_anew(
-    store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_connection_that_an_error_of_the_disk_spoilt_is_made_anew(store: Store, file: Path) -> None:
     """It may go on failing when the disk is well again."""
 
-    async def fail(*_: object) -> None:
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorname = "SQLITE_IOERR_WRITE"
-        raise error
+    class Spoilt:
+        in_transaction = False
 
-    monkeypatch.setattr(store.driver._writer, "execute_fetchall", fail)
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self.close = connection.close
+
+        def execute(self, *_: object) -> None:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+            raise error
+
+    store.driver._writer._connection = Spoilt(store.driver._writer._conn)
     with pytest.raises(Unavailable):
         await create(store, 1)
     await create(store, 1)
     assert count(file) == 1
+
+
+async def test_a_transaction_that_waits_for_anything_but_its_statements_is_taken_back(store: Store, file: Path) -> None:
+    async def slow(session: Session) -> None:
+        await session.execute("insert into limits (name, paused_ms, used) values ('x', 0, '{}')")
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="not a statement"):
+        await store.driver.write(slow)
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("select count(*) from limits").fetchone() == (0,)
 
 
 async def test_a_full_queue_refuses_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,9 @@ STEPS_MAX = 6_000
 Statement = tuple[str, tuple[Any, ...]]
 
 
+Knows = Callable[[Session], Awaitable[None]]
+
+
 class _TakenBack(Exception):
     pass
 
@@ -85,13 +88,16 @@ class Full:
 
     async def work(self, do: Callable[[Batch], Awaitable[object]]) -> None:
         """Recorded, and taken back."""
+
+        async def recorded(session: Session) -> None:
+            recorder: Any = Recorder(session, self.statements)
+            batch = Batch(recorder, self.driver, self.env, Subscribers())
+            await do(batch)
+            await batch.flush()
+            raise _TakenBack
+
         with pytest.raises(_TakenBack):
-            async with self.driver.transaction() as session:
-                recorder: Any = Recorder(session, self.statements)
-                batch = Batch(recorder, self.driver, self.env, Subscribers())
-                await do(batch)
-                await batch.flush()
-                raise _TakenBack
+            await self.driver.write(recorded)
 
     async def check(self, rows_max: int = ROWS_MAX) -> set[str]:
         """The lines of all plans. Fails where one walks through a table, or a statement through many rows."""
@@ -100,14 +106,17 @@ class Full:
         assert asked
         explain = _explain_sqlite if self.driver.name == "sqlite" else _explain_postgresql
         for knows in KNOWLEDGE[self.driver.name]:
+
+            async def explained(session: Session, knows: Knows = knows) -> None:
+                await knows(session)
+                rows_of_node = rows_max if knows in COUNTED else TASKS_MAX
+                for key in asked:
+                    if key[0].lstrip().startswith(("select", "with", "update", "delete")):
+                        lines.update(await explain(session, key[0], given[key], rows_of_node))
+                raise _TakenBack
+
             with pytest.raises(_TakenBack):
-                async with self.driver.transaction() as session:
-                    await knows(session)
-                    rows_of_node = rows_max if knows in COUNTED else TASKS_MAX
-                    for key in asked:
-                        if key[0].lstrip().startswith(("select", "with", "update", "delete")):
-                            lines |= await explain(session, key[0], given[key], rows_of_node)
-                    raise _TakenBack
+                await self.driver.write(explained)
         self.statements.clear()
         return lines
 
@@ -155,7 +164,7 @@ async def _ever_so_many_on_sqlite(session: Session) -> None:
     await session.execute("analyze sqlite_schema")
 
 
-KNOWLEDGE: dict[str, tuple[Callable[[Session], Awaitable[None]], ...]] = {
+KNOWLEDGE: dict[str, tuple[Knows, ...]] = {
     "sqlite": (_nothing, _all, _all_but_the_newest_indexes, _ever_so_many_on_sqlite),
     "postgresql": (_as_filled, _all, _ever_so_many),
 }
@@ -180,9 +189,9 @@ async def _explain_sqlite(session: Any, sql: str, params: tuple[Any, ...], rows_
             steps += 10
             return 0
 
-        await session._connection.set_progress_handler(count, 10)
+        session._connection.set_progress_handler(count, 10)
         await session.fetch(sql, params)
-        await session._connection.set_progress_handler(None, 10)
+        session._connection.set_progress_handler(None, 10)
         assert steps <= STEPS_MAX * rows_max / ROWS_MAX, f"{steps} steps\n{sql}\n{params}\n{lines}"
     return lines
 
