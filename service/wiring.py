@@ -208,7 +208,11 @@ def build_lanes(parts: Parts, stack: AsyncExitStack) -> list[Lane[Any]]:
 
 
 def _build_lane(parts: Parts, name: str, work: Work[Any], limit: int, topic: str) -> Lane[Any]:
-    return Lane(name, work, limit=limit, topic=topic, bus=parts.bus, env=parts.env, metrics=parts.metrics)
+    writer, bus, env, metrics = parts.writer, parts.bus, parts.env, parts.metrics
+    lane = Lane(name, work, limit=limit, topic=topic, writer=writer, bus=bus, env=env, metrics=metrics)
+    if parts.driver.is_alone:  # elsewhere others would wait for the locks of its claim
+        writer.take_along(lane)
+    return lane
 
 
 def _build_task_work(

@@ -40,7 +40,7 @@ class Subscribers:
 
 
 class Batch:
-    """One transaction's values. `apply` and `flush` may be called many times, `publish` ends it.
+    """One transaction's values. `apply` and `flush` may be called many times, `publish` comes after them.
 
     Locks are taken in one order, tasks, deliveries, endpoints, accounts, counters, so that two rarely cross.
     """
@@ -219,6 +219,7 @@ class Batch:
         await self._hold(self.driver.skip_locked("deliveries"))
         await self._publish_events(counters["events"], counters["endpoints"] + self._filters_changed)
         await self._write_deliveries()
+        self._events, self._holds, self._filters_changed = [], [], False
 
     async def _set_counter(self, name: str, value: int) -> None:
         await self.session.execute("update counters set value = ? where name = ?", (value, name))

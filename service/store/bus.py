@@ -1,6 +1,7 @@
 """After a commit: "look again", to loops, waiters and streams. It carries no data, so none is lost in it."""
 
 import asyncio
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -14,10 +15,11 @@ def tasks_of(provider: str) -> str:
 
 
 class Bell:
-    """Rings once however often it is struck; waiting takes the ring away."""
+    """Rings once however often it is struck; waiting takes the ring away. One waits for it at a time."""
 
     def __init__(self) -> None:
         self._struck = asyncio.Event()
+        self._timeout: asyncio.Timeout | None = None
 
     def strike(self) -> None:
         self._struck.set()
@@ -25,11 +27,19 @@ class Bell:
     async def wait(self, timeout_s: float | None) -> None:
         """Until it was struck since the last wait, or the time is over."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as self._timeout:
                 await self._struck.wait()
         except TimeoutError:
             return
+        finally:
+            self._timeout = None
         self._struck.clear()
+
+    def wait_at_most(self, timeout_s: float) -> None:
+        """Who waits now waits no longer than that."""
+        timeout, ends_at = self._timeout, asyncio.get_running_loop().time() + timeout_s
+        if timeout is not None and not timeout.expired() and (timeout.when() or math.inf) > ends_at:
+            timeout.reschedule(ends_at)
 
 
 class Bus:
@@ -39,9 +49,9 @@ class Bus:
         self._bells: dict[str, set[Bell]] = {}
 
     @contextmanager
-    def subscribed(self, *topics: str) -> Iterator[Bell]:
-        """Subscribe before reading: what is committed after the read strikes the bell."""
-        bell = Bell()
+    def subscribed(self, *topics: str, bell: Bell | None = None) -> Iterator[Bell]:
+        """Subscribe before reading: what is committed after the read strikes the bell, a new one or one's own."""
+        bell = bell or Bell()
         for topic in topics:
             self._bells.setdefault(topic, set()).add(bell)
         try:

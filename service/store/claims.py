@@ -26,6 +26,8 @@ TURN_S = 0.02
 
 ROOM_S = 0.25
 """Until the next look for room among the tasks in flight: their ends are told to nobody who sends."""
+REST_S = 0.25
+"""Until the next look at a lane of deliveries that something was taken of: what else it holds was not looked at."""
 
 
 class TaskClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +46,11 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """`is_short`: more is due than was taken, and can be when one of those in flight has ended."""
+
     parcels: list[Parcel]
     next_due_at: datetime | None
+    is_short: bool
 
 
 class AccountState(msgspec.Struct, frozen=True, kw_only=True):
@@ -262,6 +267,7 @@ async def claim_due_deliveries(batch: Batch, free: int, lease_s: float, capacity
     now = batch.env.now()
     parcels: list[Parcel] = []
     next_due: list[datetime] = []
+    is_short = False
     lanes = await find_lanes(batch.session)
     share = max(1, free // max(1, sum(due_at <= now for _, due_at in lanes)))
     at_once = max(1, capacity // max(1, len(lanes)))
@@ -272,7 +278,10 @@ async def claim_due_deliveries(batch: Batch, free: int, lease_s: float, capacity
             taken, again_at = await _claim_lane(batch, lane, min(share, free - len(parcels)), lease_s, at_once)
             parcels += taken
             next_due += [again_at] if again_at else []
-    return DeliveryClaim(parcels=parcels, next_due_at=min(next_due, default=None))
+            is_short |= again_at is None
+        else:
+            is_short = True
+    return DeliveryClaim(parcels=parcels, next_due_at=min(next_due, default=None), is_short=is_short)
 
 
 async def find_trace(session: ReadSession, task_id: str) -> TraceContext | None:
@@ -296,7 +305,8 @@ async def _claim_lane(
     if limit <= 0:
         return [], None
     if endpoint is None or endpoint.rate_per_s is None:
-        return await _take(batch, lane, endpoint, limit, lease_s), None
+        taken = await _take(batch, lane, endpoint, limit, lease_s)
+        return taken, None if len(taken) >= limit else after(now, REST_S)
     return await _take_at_rate(batch, endpoint, endpoint.rate_per_s, limit, lease_s)
 
 

@@ -6,9 +6,9 @@ away, callers hear it at once: nobody waits for what may not come.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from service.core.change import Change
 from service.core.env import Env
@@ -50,6 +50,31 @@ class _Ask(Generic[T]):
             self.done.set_result(self.answer)  # type: ignore[arg-type]
 
 
+class _Seat:
+    """One who goes along with a transaction."""
+
+    def __init__(self, one: "Along") -> None:
+        self.one = one
+        self.free = one.reserve()
+        self.claimed: Any = None
+
+
+class Along(Protocol):
+    """Who takes work in the transaction that makes it due, which saves that work a transaction of its own."""
+
+    topic: str
+
+    def reserve(self) -> int:
+        """How much it would take; before the transaction."""
+        ...
+
+    async def claim(self, batch: Batch, free: int) -> Any: ...
+
+    def settle(self, free: int, claimed: Any) -> None:
+        """After the commit, with what it claimed; with None when it did not, or when all was taken back."""
+        ...
+
+
 class Writer:
     """The only way to write. Values it gives back are durable; `on_finished` hears of each task that ended, once."""
 
@@ -66,6 +91,7 @@ class Writer:
         self._env = env
         self._on_finished = on_finished
         self._on_fault = on_fault
+        self._along: list[Along] = []
         self._subscribers = Subscribers()
         self._queue: asyncio.Queue[_Ask[Any] | None] = asyncio.Queue(QUEUE_MAX)
         self._loop: asyncio.Task[None] | None = None
@@ -82,6 +108,9 @@ class Writer:
         if loop is not None:
             await self._queue.put(None)
             await loop
+
+    def take_along(self, one: Along) -> None:
+        self._along.append(one)
 
     async def change(self, keys: Keys, decide: Callable[[Batch], Change]) -> Change:
         """Decides on the newest values of what the keys name. What `decide` raises reaches this caller alone."""
@@ -135,7 +164,7 @@ class Writer:
     async def _run(self) -> None:
         while (first := await self._queue.get()) is not None:
             batch, ended = self._gather(first)
-            await self._commit_all(batch)
+            await self._commit_all(batch, self._along)
             if ended:
                 break
 
@@ -148,20 +177,20 @@ class Writer:
             asks.append(ask)
         return asks, False
 
-    async def _commit_all(self, asks: list[_Ask[Any]]) -> None:
+    async def _commit_all(self, asks: list[_Ask[Any]], along: Sequence[Along]) -> None:
         """Together; when that fails for another reason than the machine's, each alone: one can't fail the rest."""
         try:
-            await self._commit_again(asks)
+            await self._commit_again(asks, along)
         except Exception as problem:
             if isinstance(problem, Unavailable) and not isinstance(problem, Contended):
                 self._failure, self._checked_at, self._wrote_at = problem, time.monotonic(), float("-inf")
                 _resolve(asks + self._take_waiting(), problem)
                 return
-            if len(asks) == 1:
+            if len(asks) == 1 and not along:
                 _resolve(asks, problem)
                 return
             for ask in asks:
-                await self._commit_all([ask])
+                await self._commit_all([ask], ())
 
     def _take_waiting(self) -> list[_Ask[Any]]:
         """All that would meet the same fate, one slow transaction after the other."""
@@ -174,22 +203,23 @@ class Writer:
             asks.append(ask)
         return asks
 
-    async def _commit_again(self, asks: list[_Ask[Any]]) -> None:
+    async def _commit_again(self, asks: list[_Ask[Any]], along: Sequence[Along]) -> None:
         """Nothing was written when others were in the way, so what is decided next time counts alone."""
         for left in reversed(range(TRIES)):
             try:
-                return await self._commit(asks, patient=left < TRIES - 1)
+                return await self._commit(asks, [_Seat(one) for one in along], patient=left < TRIES - 1)
             except Contended:
                 if not left:
                     raise
 
-    async def _commit(self, asks: list[_Ask[Any]], *, patient: bool) -> None:
+    async def _commit(self, asks: list[_Ask[Any]], seats: list["_Seat"], *, patient: bool) -> None:
         for ask in asks:
             ask.problem = None
 
         async def work(session: Session) -> Batch:
             batch = Batch(session, self._driver, self._env, self._subscribers, patient=patient)
             await _work(asks, batch)
+            await _take_along(seats, batch)
             await self._driver.notify(session, batch.topics)
             return batch
 
@@ -197,9 +227,13 @@ class Writer:
             batch = await self._driver.write(work)
         except BaseException:
             self._subscribers.version = -1  # it may have read what was just taken back
+            for seat in seats:
+                seat.one.settle(seat.free, None)
             raise
         self._wrote_at = time.monotonic()
         _resolve(asks)
+        for seat in seats:
+            seat.one.settle(seat.free, seat.claimed)
         self._bus.ring(batch.topics)
         with suppress(Exception):  # it is committed: nothing that is only told may have it done again
             self._tell(batch)
@@ -222,6 +256,16 @@ async def _work(asks: list[_Ask[Any]], batch: Batch) -> None:
         if ask.keys is None:
             ask.answer = await ask.work(batch)
             await batch.flush()
+    await batch.publish()
+
+
+async def _take_along(seats: list[_Seat], batch: Batch) -> None:
+    """What is taken is no news any more."""
+    for seat in seats:
+        if seat.free and seat.one.topic in batch.topics:
+            seat.claimed = await seat.one.claim(batch, seat.free)
+            batch.topics.discard(seat.one.topic)
+    await batch.flush()
     await batch.publish()
 
 

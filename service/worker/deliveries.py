@@ -30,6 +30,7 @@ from service.store.writer import Writer
 from service.telemetry import Metrics
 from service.telemetry.tracing import OFF, Tracing, current_span
 from service.worker.faults import again_s, putting_aside
+from service.worker.loop import Claimed
 
 log = structlog.get_logger()
 AT_ONCE = 1_024
@@ -83,19 +84,17 @@ class DeliveryWork:
         self._source = source
         self._tracing = tracing
 
-    async def claim(self, free: int) -> tuple[list[tuple[Parcel, float]], datetime | None]:
-        """What is due, each with the moment of its claim; asks the writer only when something is."""
+    async def find_next_due(self) -> datetime | None:
         async with self._driver.reading() as session:
             lanes = await claims.find_lanes(session)
-        if not lanes or lanes[0][1] > self._env.now():
-            return [], lanes[0][1] if lanes else None
+        return lanes[0][1] if lanes else None
+
+    async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Parcel, float]]:
+        """What is due, each with the moment of its claim."""
         claimed_at = time.monotonic()
-
-        async def work(batch: Batch) -> claims.DeliveryClaim:
-            return await claims.claim_due_deliveries(batch, free, LEASE_S, AT_ONCE)
-
-        claim = await self._writer.run(work)
-        return [(parcel, claimed_at) for parcel in claim.parcels], claim.next_due_at
+        claim = await claims.claim_due_deliveries(batch, free, LEASE_S, AT_ONCE)
+        items = [(parcel, claimed_at) for parcel in claim.parcels]
+        return Claimed(items=items, next_due_at=claim.next_due_at, is_short=claim.is_short)
 
     async def run(self, item: tuple[Parcel, float]) -> datetime | None:
         """The delivery's next due time."""

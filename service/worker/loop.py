@@ -3,13 +3,17 @@
 import asyncio
 import time
 from datetime import datetime
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from service.core.env import Env
 from service.core.problems import Unavailable
+from service.store.batch import Batch
 from service.store.bus import Bell, Bus
+from service.store.writer import Writer
 from service.telemetry import Metrics
 
 T = TypeVar("T")
@@ -21,11 +25,26 @@ FAILED_FIRST_S = 0.5
 FAILED_MAX_S = 30.0
 
 
+class Claimed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """What was taken, and when to look again; None when nothing is due later.
+
+    `is_short`: there is more, which can be taken when one of those that run has ended.
+    """
+
+    items: list[T]
+    next_due_at: datetime | None
+    is_short: bool = False
+
+
 class Work(Protocol[T]):
     """What a lane does."""
 
-    async def claim(self, free: int) -> tuple[list[T], datetime | None]:
-        """Takes what is due, at most that many; and when the next is due."""
+    async def find_next_due(self) -> datetime | None:
+        """When the earliest is due; writes nothing."""
+        ...
+
+    async def claim(self, batch: Batch, free: int) -> Claimed[T]:
+        """Takes what is due, at most that many."""
         ...
 
     async def run(self, item: T) -> datetime | None:
@@ -34,7 +53,11 @@ class Work(Protocol[T]):
 
 
 class Lane(Generic[T]):
-    """Runs what its work claims, at most `limit` at a time. What fails in one never stops the others."""
+    """Runs what its work claims, at most `limit` at a time. What fails in one never stops the others.
+
+    It claims when it is rung and when something is due; the writer may also let it claim in the very transaction that
+    made something due, see `reserve`.
+    """
 
     def __init__(
         self,
@@ -43,32 +66,39 @@ class Lane(Generic[T]):
         *,
         limit: int,
         topic: str,
+        writer: Writer,
         bus: Bus,
         env: Env,
         metrics: Metrics,
     ) -> None:
         self.name = name
+        self.topic = topic
         self._work = work
         self._limit = limit
-        self._topic = topic
+        self._writer = writer
         self._bus = bus
         self._env = env
         self._metrics = metrics
         self._running: set[asyncio.Task[None]] = set()
+        self._reserved = 0
+        self._is_claiming = False
+        self._is_full = False
+        self._is_short = False
         self._next_due_at: datetime | None = None
         self._stopping = False
         self._turning: asyncio.Task[None] | None = None
-        self._bell: Bell | None = None
+        self._bell = Bell()
         self._failures = 0
 
     async def run(self) -> None:
         """Until `stop`."""
         self._turning = asyncio.current_task()
-        with self._bus.subscribed(self._topic) as bell:
-            self._bell = bell
+        with self._bus.subscribed(self.topic, bell=self._bell):
             while not self._stopping:
                 await self._round()
-                await bell.wait(self._pause_s())
+                await self._bell.wait(self._pause_s())
+            while self._reserved:
+                await self._bell.wait(None)
 
     async def stop(self, grace_s: float) -> int:
         """Claims no more, waits for what runs, cuts off what takes longer; how many were cut off.
@@ -77,8 +107,7 @@ class Lane(Generic[T]):
         """
         self._stopping = True
         ends_at = time.monotonic() + grace_s
-        if self._bell:
-            self._bell.strike()
+        self._bell.strike()
         if self._turning:
             await asyncio.wait([self._turning], timeout=grace_s)
         if not self._running:
@@ -89,18 +118,55 @@ class Lane(Generic[T]):
         await asyncio.gather(*late, return_exceptions=True)
         return len(late)
 
+    # --- in the transaction of others ---------------------------------------------------------------------------------
+
+    def reserve(self) -> int:
+        """Room for what a transaction that begins now makes due; `settle` follows. None while a claim is on its way."""
+        free = 0 if self._stopping or self._is_claiming else max(self._free(), 0)
+        self._reserved += free
+        return free
+
+    async def claim(self, batch: Batch, free: int) -> Claimed[T]:
+        return await self._work.claim(batch, free)
+
+    def settle(self, free: int, claimed: Claimed[T] | None) -> None:
+        """After the commit; without a claim when nothing became due, or all was taken back."""
+        self._reserved -= free
+        if claimed is not None:
+            self._begin(claimed)
+            self._bell.wait_at_most(self._pause_s())
+        if self._stopping or self._is_full:
+            self._bell.strike()
+
+    # --- on its own ---------------------------------------------------------------------------------------------------
+
     async def _round(self) -> None:
-        free = self._limit - len(self._running)
-        if free <= 0:
+        free = self._free()
+        self._is_full = free <= 0
+        if self._is_full:
             self._next_due_at = None
             return
         try:
-            taken, self._next_due_at = await self._work.claim(free)
+            self._next_due_at, self._is_short = await self._work.find_next_due(), False
+            if self._next_due_at is not None and self._next_due_at <= self._env.now():
+                await self._claim(free)
             self._failures = 0
         except Exception as error:
             self._note_failure(error)
-            return
-        for item in taken:
+
+    async def _claim(self, free: int) -> None:
+        self._is_claiming = True
+        try:
+            self._begin(await self._writer.run(partial(self._work.claim, free=free)))
+        finally:
+            self._is_claiming = False
+
+    def _free(self) -> int:
+        return self._limit - len(self._running) - self._reserved
+
+    def _begin(self, claimed: Claimed[T]) -> None:
+        self._next_due_at, self._is_short = claimed.next_due_at, claimed.is_short
+        for item in claimed.items:
             task = asyncio.create_task(self._run_item(item))
             self._running.add(task)
             task.add_done_callback(self._ended)
@@ -133,10 +199,9 @@ class Lane(Generic[T]):
         """A time that only this process knows of yet; the sleeping loop has to hear of it."""
         if due_at is not None and (self._next_due_at is None or due_at < self._next_due_at):
             self._next_due_at = due_at
-            if self._bell:
-                self._bell.strike()
+            self._bell.wait_at_most(self._pause_s())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if self._bell:
+        if self._is_short or self._is_full:
             self._bell.strike()

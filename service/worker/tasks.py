@@ -27,6 +27,7 @@ from service.store.writer import Writer
 from service.telemetry import Metrics
 from service.telemetry.tracing import OFF, Tracing, current_span
 from service.worker.faults import again_s, putting_aside
+from service.worker.loop import Claimed
 
 log = structlog.get_logger()
 FROZEN_S = 20.0
@@ -61,20 +62,15 @@ class TaskWork:
         self._tracing = tracing
         self._is_shut = False
 
-    async def claim(self, free: int) -> tuple[list[tuple[Task, float]], datetime | None]:
-        """What is due, each with the moment of its claim; asks the writer only when something is."""
-        provider = self._access.provider.id
+    async def find_next_due(self) -> datetime | None:
         async with self._driver.reading() as session:
-            due_at = await claims.next_due_task(session, provider)
-        if due_at is None or due_at > self._env.now():
-            return [], due_at
-        claimed_at = time.monotonic()
+            return await claims.next_due_task(session, self._access.provider.id)
 
-        async def work(batch: Batch) -> claims.TaskClaim:
-            return await claims.claim_due_tasks(batch, provider, self._access.policy, self._access.limits, free)
-
-        claim = await self._writer.run(work)
-        return [(task, claimed_at) for task in claim.tasks], claim.next_due_at
+    async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Task, float]]:
+        """What is due, each with the moment of its claim."""
+        access, claimed_at = self._access, time.monotonic()
+        claim = await claims.claim_due_tasks(batch, access.provider.id, access.policy, access.limits, free)
+        return Claimed(items=[(task, claimed_at) for task in claim.tasks], next_due_at=claim.next_due_at)
 
     async def run(self, item: tuple[Task, float]) -> datetime | None:
         """The task's next due time."""

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import tracemalloc
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -12,19 +13,25 @@ import pytest
 from starlette.types import ASGIApp, Message
 
 from service.core.change import Change
-from service.outbound.client import Poster
+from service.outbound.client import Poster, ProviderClient
+from service.providers import PROVIDERS
+from service.providers.base import Access, Account
 from service.store import batch
 from service.store.batch import Keys
-from service.store.bus import DELIVERIES
+from service.store.bus import DELIVERIES, tasks_of
+from service.store.queries import TaskFilter
 from service.web.routes import build_app
 from service.worker import deliveries
 from service.worker.deliveries import DeliveryWork
-from service.worker.loop import Lane
+from service.worker.loop import Lane, Work
+from service.worker.tasks import CallbackUrls, TaskWork
 from tests.performance.conftest import CountedSite
 from tests.performance.counting import calls_of, hops
-from tests.support.factory import SECRET, make_endpoint, make_task
+from tests.store.test_claims import WIDE
+from tests.support.factory import CALLS_BACK, SECRET, make_endpoint, make_task
 from tests.support.receiver import Receiver
 from tests.support.server import Connection, Reply
+from tests.support.upstream import FakeFluxapiAi
 from tests.support.wait import until
 from tests.web.conftest import MODEL
 
@@ -42,9 +49,9 @@ class Together:
         return await Reply(204).play(connection)
 
 
-def callback_body(task_id: str, message: str = "ok") -> bytes:
+def callback_body(provider_task_id: str, message: str = "ok") -> bytes:
     info = {"resultImageUrl": "https://cdn.example/a.jpg", "originImageUrl": ""}
-    return json.dumps({"code": 200, "msg": message, "data": {"taskId": f"p{task_id}", "info": info}}).encode()
+    return json.dumps({"code": 200, "msg": message, "data": {"taskId": provider_task_id, "info": info}}).encode()
 
 
 async def start_tasks(site: CountedSite, count: int) -> list[str]:
@@ -59,8 +66,9 @@ def callback_path(site: CountedSite, task_id: str) -> str:
     return f"/callbacks/fluxapi-ai/{site.tokens.sign('fluxapi-ai', task_id)}"
 
 
-async def call_back(site: CountedSite, client: httpx.AsyncClient, task_id: str) -> None:
-    reply = await client.post(callback_path(site, task_id), content=callback_body(task_id))
+async def call_back(site: CountedSite, client: httpx.AsyncClient, task_id: str, provider_task_id: str = "") -> None:
+    body = callback_body(provider_task_id or f"p{task_id}")
+    reply = await client.post(callback_path(site, task_id), content=body)
     assert reply.status_code == 200, reply.text
 
 
@@ -87,7 +95,24 @@ def build_lane(site: CountedSite, poster: Poster) -> Lane[Any]:
         schedule=[5],
         source="taskhook",
     )
-    return Lane("deliveries", work, limit=64, topic=DELIVERIES, bus=site.bus, env=site.env, metrics=site.metrics)
+    return lane_of(site, "deliveries", work, DELIVERIES)
+
+
+def lane_of(site: CountedSite, name: str, work: Work[Any], topic: str) -> Lane[Any]:
+    writer, bus, env, metrics = site.writer, site.bus, site.env, site.metrics
+    return Lane(name, work, limit=64, topic=topic, writer=writer, bus=bus, env=env, metrics=metrics)
+
+
+@asynccontextmanager
+async def turning(site: CountedSite, *lanes: Lane[Any]) -> AsyncIterator[None]:
+    """As in one process that is alone with its database: they claim in the transactions of others."""
+    running = [asyncio.create_task(lane.run()) for lane in lanes]
+    for lane in lanes:
+        site.writer.take_along(lane)
+    await until(lambda: site.counts.reads == len(lanes))
+    yield
+    await asyncio.gather(*(lane.stop(5) for lane in lanes))
+    await asyncio.gather(*running)
 
 
 async def peak_of(work: Coroutine[Any, Any, object]) -> int:
@@ -191,9 +216,34 @@ async def test_a_lane_with_nothing_due_writes_nothing(site: CountedSite) -> None
     assert (site.counts.transactions, site.counts.reads) == (0, 1)
 
 
+async def test_a_task_is_four_transactions_from_end_to_end_and_no_look(site: CountedSite) -> None:
+    """Accepted and claimed, the provider's answer, its callback with the claim of its delivery, the subscriber's."""
+    async with Receiver() as receiver, FakeFluxapiAi() as fake, site.client() as client:
+        await subscribe(site, receiver.subscriber("one").url)
+        account = Account(provider=fake.provider, base_url=fake.server.url, api_key=fake.key)
+        access = Access(provider=PROVIDERS[fake.provider], account=account, policy=CALLS_BACK, limits=WIDE)
+        provider, poster = ProviderClient(site.env), Poster(site.context.trust.guard)
+        urls = CallbackUrls("http://127.0.0.1", site.tokens)
+        work = TaskWork(access, account, site.counts, site.writer, provider, urls, site.env, site.metrics)
+        site.counts.reset()
+        async with turning(site, lane_of(site, "tasks", work, tasks_of(fake.provider)), build_lane(site, poster)):
+            site.counts.reset()
+            await create(client)
+            await until(lambda: fake.server.requests)
+            (task,) = (await site.reads.list_tasks(TaskFilter(), 1, None)).items
+            await until(lambda: site.metrics.registry.get_sample_value(*SUBMITS) == 1)
+            await call_back(site, client, task.id, task.provider_task_id or "")
+            await until(lambda: site.metrics.registry.get_sample_value(*ATTEMPTS) == 1)
+        await poster.close()
+        await provider.close()
+    assert site.counts.transactions == 4
+    assert sum(site.counts.statements.values()) <= 32 + 6 * site.tells_others, site.counts.statements
+    assert site.counts.reads == 1, "that of this test"
+
+
 async def test_a_large_callback_is_copied_a_few_times_only(site: CountedSite) -> None:
     (task_id,) = await start_tasks(site, 1)
-    body, app = callback_body(task_id, "x" * LARGE), build_app(site.context)
+    body, app = callback_body(f"p{task_id}", "x" * LARGE), build_app(site.context)
     statuses: list[int] = []
 
     async def work() -> None:
@@ -204,4 +254,5 @@ async def test_a_large_callback_is_copied_a_few_times_only(site: CountedSite) ->
     assert peak <= 6 * len(body), f"{peak / len(body):.1f} times its size"
 
 
+SUBMITS = ("taskhook_provider_calls_total", {"provider": "fluxapi-ai", "call": "submit", "outcome": "accepted"})
 ATTEMPTS = ("taskhook_delivery_attempts_total", {"outcome": "received"})

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from service.core import lifecycle
@@ -43,15 +44,19 @@ async def queued(store: Store) -> Task:
     return task
 
 
+async def claim(work: TaskWork, store: Store) -> list[tuple[Task, float]]:
+    return (await store.writer.run(partial(work.claim, free=1))).items
+
+
 async def test_a_submit_that_came_too_late_to_be_sent_is_sent_later_and_not_called_unknown(tmp_path: Path) -> None:
     async with FakeFluxapiAi() as fake, a_worker(tmp_path, fake) as (work, store):
         task = await queued(store)
-        ((claimed, at),), _ = await work.claim(1)
+        ((claimed, at),) = await claim(work, store)
         due_at = await work.run((claimed, at - FROZEN_S - 1))  # as if the process had stood still since
         assert fake.server.requests == []
         assert (await store.reads.get_task(task.id)).step == "submit"
         assert due_at == store.env.pass_time(SUBMIT_BACKOFF_FIRST_S)
-        (again,), _ = await work.claim(1)
+        (again,) = await claim(work, store)
         await work.run(again)
         assert len(fake.server.requests) == 1
         assert (await store.reads.get_task(task.id)).step == "tracking"
@@ -60,9 +65,9 @@ async def test_a_submit_that_came_too_late_to_be_sent_is_sent_later_and_not_call
 async def test_a_submit_that_came_too_late_and_was_taken_over_changes_nothing(tmp_path: Path) -> None:
     async with FakeFluxapiAi() as fake, a_worker(tmp_path, fake) as (work, store):
         task = await queued(store)
-        ((claimed, at),), _ = await work.claim(1)
+        ((claimed, at),) = await claim(work, store)
         store.env.pass_time(CALLS_BACK.submit_lease_s)
-        assert (await work.claim(1))[0] == []
+        assert await claim(work, store) == []
         await work.run((claimed, at - FROZEN_S - 1))
         assert fake.server.requests == []
         assert (await store.reads.get_task(task.id)).step == "unconfirmed"
