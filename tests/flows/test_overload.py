@@ -9,6 +9,7 @@ import pytest
 from tests.flows.conftest import World
 from tests.support.api import new_prompt
 from tests.support.service import API_KEY
+from tests.support.upstream import Plan
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("overload")]
@@ -44,11 +45,17 @@ async def test_a_burst_of_ten_times_the_capacity_loses_nothing_that_was_answered
             return False
 
     await until(all_ended, 30, "an event for each task that was accepted")
+    await until(lambda: all(is_taken(plan) for plan in fake.plans.values()), 30, "no callback takes a place any more")
     stored = {task["id"]: task["status"] for task in await service.api.pages("/v1/tasks", limit=100)}
     assert stored.keys() == accepted and set(stored.values()) == {"succeeded"}
     assert service.log().count("request.unavailable") <= 20, "one line for each would be a flood"
     assert (await service.client.get("/readyz")).status_code == 200
     await service.close()
+
+
+def is_taken(plan: Plan) -> bool:
+    """Its callback, in the end."""
+    return bool(plan.callback_answers) and plan.callback_answers[-1].status == 200
 
 
 async def test_those_who_wait_or_follow_take_no_place_from_those_who_ask(world: World) -> None:
