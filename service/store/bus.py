@@ -1,7 +1,7 @@
 """After a commit: "look again", to loops, waiters and streams. It carries no data, so none is lost in it."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 EVENTS = "events"
@@ -36,27 +36,33 @@ class Bus:
     """Who waits for what in this process."""
 
     def __init__(self) -> None:
-        self._bells: dict[str, set[Bell]] = {}
+        self._told: dict[str, set[Callable[[], None]]] = {}
 
     @contextmanager
     def subscribed(self, *topics: str) -> Iterator[Bell]:
         """Subscribe before reading: what is committed after the read strikes the bell."""
         bell = Bell()
-        for topic in topics:
-            self._bells.setdefault(topic, set()).add(bell)
-        try:
+        with self.told(bell.strike, *topics):
             yield bell
+
+    @contextmanager
+    def told(self, tell: Callable[[], None], *topics: str) -> Iterator[None]:
+        """The same for those who do not wake for each ring."""
+        for topic in topics:
+            self._told.setdefault(topic, set()).add(tell)
+        try:
+            yield
         finally:
             for topic in topics:
-                self._bells[topic].discard(bell)
-                if not self._bells[topic]:
-                    del self._bells[topic]
+                self._told[topic].discard(tell)
+                if not self._told[topic]:
+                    del self._told[topic]
 
     def ring(self, topics: Iterable[str]) -> None:
         for topic in topics:
-            for bell in self._bells.get(topic, ()):
-                bell.strike()
+            for tell in self._told.get(topic, ()):
+                tell()
 
     def ring_all(self) -> None:
         """When another process committed and nobody says what."""
-        self.ring(tuple(self._bells))
+        self.ring(tuple(self._told))

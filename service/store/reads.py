@@ -1,6 +1,6 @@
 """Everything that is only read: single things, listings with cursors, timelines, the event stream."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -21,8 +21,9 @@ from service.store import faults, figures, pulse, rows
 from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
+from service.store.gathered import Gathered
 from service.store.overdue import find_overdue
-from service.store.queries import GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
+from service.store.queries import FINAL, GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
 
 T = TypeVar("T")
 NO_EVENT = "evt_" + "0" * 32
@@ -60,12 +61,27 @@ class Reads:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._tasks = Gathered(self._find_tasks)
+        self.ends = Gathered(self._find_ends)
+        """The final status of tasks; there is none as long as they go on."""
 
     # --- single things ------------------------------------------------------------------------------------------------
 
     async def get_task(self, task_id: str) -> Task:
-        found = await self._one(f"select {rows.TASK_COLUMNS} from tasks where id = ?", task_id, "task")
+        found = await self._tasks.get(task_id)
+        if found is None:
+            raise NotFound("There is no such task.")
         return rows.task_from_row(found)
+
+    async def _find_tasks(self, ids: Collection[str]) -> dict[str, Row | None]:
+        sql = f"select {rows.TASK_COLUMNS} from tasks where {self._driver.any_of('id')}"
+        found = {row[0]: row for row in await self._fetch(sql, self._driver.many(ids))}
+        return {task_id: found.get(task_id) for task_id in ids}
+
+    async def _find_ends(self, ids: Collection[str]) -> dict[str, str]:
+        status = self._driver.aside("status")
+        sql = f"select id, status from tasks where {self._driver.any_of('id')} and {status} in {FINAL}"
+        return dict(await self._fetch(sql, self._driver.many(ids)))
 
     async def get_endpoint(self, endpoint_id: str) -> Endpoint:
         found = await self._one("select id, doc from endpoints where id = ?", endpoint_id, "endpoint")

@@ -21,7 +21,7 @@ from service.web.slots import Slots
 from service.web.tail import Tail
 
 STREAM_MAX = 1_000
-WAITS_MAX = 1_000
+WAITS_MAX = 10_000
 REQUESTS_MAX = 1_000
 
 

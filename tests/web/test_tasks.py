@@ -168,10 +168,10 @@ async def test_an_id_that_names_nothing_is_not_found(client: httpx.AsyncClient, 
 async def test_a_waiting_get_is_answered_when_the_task_ends(site: Site, client: httpx.AsyncClient) -> None:
     task = await site.run(client)
     waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 30}))
-    await until(lambda: site.bus._bells)
+    await until(lambda: site.bus._told)
     await site.learn(task["id"], picture(), "poll")
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
-    assert not site.bus._bells
+    assert not site.bus._told
 
 
 async def test_a_waiting_get_ends_with_its_time(site: Site, client: httpx.AsyncClient) -> None:
@@ -185,7 +185,7 @@ async def test_a_waiting_get_ends_with_its_time(site: Site, client: httpx.AsyncC
 async def test_a_waiting_get_ends_when_the_service_stops(site: Site, client: httpx.AsyncClient) -> None:
     task = await site.run(client)
     waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 60}))
-    await until(lambda: site.bus._bells)
+    await until(lambda: site.bus._told)
     site.stopping.set()
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "running"
 
@@ -194,9 +194,9 @@ async def test_a_waiting_get_of_a_client_that_left_leaves_nothing_behind(site: S
     async with site.serve() as client:
         task = await site.run(client)
         waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 60}))
-        await until(lambda: site.bus._bells)
+        await until(lambda: site.bus._told)
         waiting.cancel()
-        await until(lambda: not site.bus._bells)
+        await until(lambda: not site.bus._told)
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "soon", ""])

@@ -1,0 +1,60 @@
+"""Reads of single things, together: all that is asked for while one read is under way is the next one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextvars import Context
+from itertools import islice
+from typing import Generic, TypeVar
+
+from service.core.problems import Unavailable
+
+V = TypeVar("V")
+READ_MAX = 50
+"""Keys of one read. After each of them others have their turn, at the database and in this process."""
+PATIENCE_S = 5.0
+
+
+class Gathered(Generic[V]):
+    """Few statements, however many ask at once. Each begins after it was asked for, so it sees what was committed."""
+
+    def __init__(self, read: Callable[[Collection[str]], Awaitable[Mapping[str, V]]]) -> None:
+        self._read = read
+        self._asked: dict[asyncio.Future[V], str] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def get(self, key: str) -> V:
+        """For a read that finds something for every key. Raises Unavailable when it takes too long."""
+        answer: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        self.ask(key, answer)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await answer
+        except TimeoutError:
+            raise Unavailable("Too much is being read.", cause="reads take long") from None
+
+    def ask(self, key: str, answer: asyncio.Future[V]) -> None:
+        """Where the read finds nothing, the answer stays open and may be asked for again; twice at once is once."""
+        self._asked[answer] = key
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_all(), name="gathered reads", context=Context())
+
+    async def _read_all(self) -> None:
+        while self._asked:
+            taken = {answer: self._asked.pop(answer) for answer in list(islice(self._asked, READ_MAX))}
+            problem, found = await self._try(set(taken.values()))
+            for answer, key in taken.items():
+                if answer.done():
+                    continue  # whoever asked is gone
+                if problem is not None:
+                    answer.set_exception(problem)
+                elif key in found:
+                    answer.set_result(found[key])
+            await asyncio.sleep(0)  # else this would have the connection again before those who wait for one
+        self._reading = None
+
+    async def _try(self, keys: Collection[str]) -> tuple[Exception | None, Mapping[str, V]]:
+        """What fails is told to those who asked."""
+        try:
+            return None, await self._read(keys)
+        except Exception as problem:
+            return problem, {}
