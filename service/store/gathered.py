@@ -1,7 +1,7 @@
 """Reads of single things, together: all that is asked for while one read is under way is the next one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextvars import Context
 from itertools import islice
 from typing import Generic, TypeVar
@@ -41,20 +41,22 @@ class Gathered(Generic[V]):
     async def _read_all(self) -> None:
         while self._asked:
             taken = {answer: self._asked.pop(answer) for answer in list(islice(self._asked, READ_MAX))}
-            problem, found = await self._try(set(taken.values()))
-            for answer, key in taken.items():
-                if answer.done():
-                    continue  # whoever asked is gone
-                if problem is not None:
-                    answer.set_exception(problem)
-                elif key in found:
-                    answer.set_result(found[key])
+            await self._answer({answer: taken[answer] for answer in _open(taken)})
             await asyncio.sleep(0)  # else this would have the connection again before those who wait for one
         self._reading = None
 
-    async def _try(self, keys: Collection[str]) -> tuple[Exception | None, Mapping[str, V]]:
-        """What fails is told to those who asked."""
+    async def _answer(self, asked: Mapping[asyncio.Future[V], str]) -> None:
         try:
-            return None, await self._read(keys)
+            found = await self._read(set(asked.values()))
         except Exception as problem:
-            return problem, {}
+            for answer in _open(asked):
+                answer.set_exception(problem)
+        else:
+            for answer in _open(asked):
+                if asked[answer] in found:
+                    answer.set_result(found[asked[answer]])
+
+
+def _open(asked: Iterable[asyncio.Future[V]]) -> list[asyncio.Future[V]]:
+    """Without those of callers that are gone."""
+    return [answer for answer in asked if not answer.done()]
