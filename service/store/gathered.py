@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from service.core.problems import Unavailable
+from service.store.driver import Contended
 
 V = TypeVar("V")
 READ_MAX = 50
@@ -47,7 +48,7 @@ class Gathered(Generic[V]):
 
     async def _answer(self, asked: Mapping[asyncio.Future[V], str]) -> None:
         try:
-            found = await self._read(set(asked.values()))
+            found = await self._find(set(asked.values()))
         except Exception as problem:
             for answer in _open(asked):
                 answer.set_exception(problem)
@@ -55,6 +56,13 @@ class Gathered(Generic[V]):
             for answer in _open(asked):
                 if asked[answer] in found:
                     answer.set_result(found[asked[answer]])
+
+    async def _find(self, keys: Collection[str]) -> Mapping[str, V]:
+        """Once more where the connection broke: all who asked would hear of it."""
+        try:
+            return await self._read(keys)
+        except Contended:
+            return await self._read(keys)
 
 
 def _open(asked: Iterable[asyncio.Future[V]]) -> list[asyncio.Future[V]]:

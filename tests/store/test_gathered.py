@@ -7,6 +7,7 @@ import pytest
 
 from service.core.problems import Unavailable
 from service.store import gathered
+from service.store.driver import Contended
 from service.store.gathered import READ_MAX, Gathered
 from tests.support.wait import until
 
@@ -17,13 +18,13 @@ class Slow:
     def __init__(self) -> None:
         self.asked: list[set[str]] = []
         self.may_go_on = asyncio.Semaphore(0)
-        self.problem: Exception | None = None
+        self.problems: list[Exception] = []
 
     async def __call__(self, keys: Collection[str]) -> Mapping[str, str]:
         self.asked.append(set(keys))
         await self.may_go_on.acquire()
-        if self.problem is not None:
-            raise self.problem
+        if self.problems:
+            raise self.problems.pop()
         return {key: key.upper() for key in keys if key.islower()}
 
     def go_on(self, times: int = 1) -> None:
@@ -71,13 +72,19 @@ async def test_what_is_not_found_may_be_asked_for_again(read: Slow, reads: Gathe
 
 
 async def test_a_failure_reaches_those_who_asked_and_nobody_after_them(read: Slow, reads: Gathered[str]) -> None:
-    read.problem = Unavailable("The database can't be used right now.")
+    away = Unavailable("The database can't be used right now.")
+    read.problems = [away]
     asked = [asyncio.create_task(reads.get(key)) for key in "ab"]
-    read.go_on()
-    assert await asyncio.gather(*asked, return_exceptions=True) == [read.problem] * 2
-    read.problem = None
-    read.go_on()
+    read.go_on(2)
+    assert await asyncio.gather(*asked, return_exceptions=True) == [away] * 2
     assert await reads.get("a") == "A"
+
+
+async def test_a_connection_that_broke_under_a_read_fails_nobody(read: Slow, reads: Gathered[str]) -> None:
+    read.problems = [Contended("The connection to the database was lost.")]
+    read.go_on(2)
+    assert await asyncio.gather(reads.get("a"), reads.get("b")) == ["A", "B"]
+    assert read.asked == [{"a", "b"}] * 2
 
 
 async def test_who_leaves_takes_nobody_along(read: Slow, reads: Gathered[str]) -> None:
