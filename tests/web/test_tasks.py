@@ -13,6 +13,7 @@ from service.core.observation import Accepted, Unreadable
 from service.outbound.guard import Guard
 from service.providers import PROVIDERS
 from service.store.batch import Keys
+from service.web import context
 from tests.support.factory import picture, refusal
 from tests.support.wait import until
 from tests.web.conftest import MODEL, Site, errors, make_access
@@ -180,6 +181,31 @@ async def test_a_waiting_get_ends_with_its_time(site: Site, client: httpx.AsyncC
     reply = await client.get(f"/v1/tasks/{task['id']}", params={"wait": 0.1})
     assert reply.json()["status"] == "running"
     assert 0.1 <= time.monotonic() - begun < 3
+
+
+async def test_a_waiting_get_that_ends_with_its_time_tells_what_happened_meanwhile(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    task = await site.create(client)
+    waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 0.3}))
+    await until(lambda: site.bus._told)
+    await site.learn(task["id"], Accepted(provider_task_id="job"))
+    assert (await waiting).json()["status"] == "running"
+
+
+async def test_more_waiting_gets_than_there_are_places_for_are_told_to_come_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "WAITS_MAX", 1)
+    async with site.client() as client:
+        task = await site.run(client)
+        path = f"/v1/tasks/{task['id']}"
+        waiting = asyncio.create_task(client.get(path, params={"wait": 60}))
+        await until(lambda: site.bus._told and site.reads._tasks._reading is None)
+        refused = await client.get(path, params={"wait": 60})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        await client.post(f"{path}/cancel")
+        assert (await waiting).json()["status"] == "canceled"
 
 
 async def test_a_waiting_get_ends_when_the_service_stops(site: Site, client: httpx.AsyncClient) -> None:
