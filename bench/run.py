@@ -43,6 +43,7 @@ LOADS: dict[str, Load] = {
     "stored": stored.on_sqlite,
     "stream": waiting.stream,
     "polls": waiting.polls,
+    "polls-postgresql": waiting.polls_on_postgres,
     "replicas": replicas.on_postgres,
 }
 QUICK = 0.1

@@ -286,11 +286,12 @@ async def start_ms(url: str, rounds: int) -> float:
     """From the start of the process until it is ready."""
     taken = []
     for _ in range(rounds):
-        port, folder = free_port(), tempfile.mkdtemp(prefix="taskhook-start-")
-        env = {**service_env(port, folder), "TASKHOOK_DATABASE_URL": url, "TASKHOOK_RETENTION_DAYS": "3650"}
-        began = time.perf_counter()
-        with process(["-m", "service", "web"], port, "/readyz?exclude=worker", folder, env):
-            taken.append((time.perf_counter() - began) * 1000)
+        port = free_port()
+        with tempfile.TemporaryDirectory(prefix="taskhook-start-") as folder:
+            env = {**service_env(port, folder), "TASKHOOK_DATABASE_URL": url, "TASKHOOK_RETENTION_DAYS": "3650"}
+            began = time.perf_counter()
+            with process(["-m", "service", "web"], port, "/readyz?exclude=worker", folder, env):
+                taken.append((time.perf_counter() - began) * 1000)
     return min(taken)
 
 

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from bench.calls import callback_requests, packed, request, service_env
+from bench.calls import callback_requests, new_database, packed, request, service_env
 from bench.figures import Figure, Plan
 from bench.listeners import ALONE
 from bench.processes import free_port, process, tool
@@ -35,10 +35,18 @@ def stream(plan: Plan) -> Sequence[Figure]:
 
 
 def polls(plan: Plan) -> Sequence[Figure]:
-    """Each waits for a task of its own. How many a process holds at once is bounded; others are told to come again."""
+    """Each waits for a task of its own."""
+    return _polls(plan, "long polls", None)
+
+
+def polls_on_postgres(plan: Plan) -> Sequence[Figure]:
+    return _polls(plan, "long polls, PostgreSQL", new_database(plan.server)) if plan.server else []
+
+
+def _polls(plan: Plan, kind: str, database: str | None) -> Sequence[Figure]:
     clients = plan.of(POLLS)
-    found = _one_round("polls", None, clients)
-    name = f"long polls, {clients:,} clients"
+    found = _one_round("polls", None, clients, database)
+    name = f"{kind}, {clients:,} clients"
     return [
         _held(name, clients, found),
         Figure(
@@ -63,11 +71,11 @@ def _until_heard(name: str, found: dict[str, Any], share: float) -> Figure:
     return Figure(name=name, unit="ms", values=(ordered[int(len(ordered) * share)],))
 
 
-def _one_round(kind: str, opening: list[bytes] | None, callbacks: int) -> dict[str, Any]:
+def _one_round(kind: str, opening: list[bytes] | None, callbacks: int, database: str | None = None) -> dict[str, Any]:
     """Without `opening` each client waits for the task of one callback."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        env = service_env(port, folder)
+        env = service_env(port, folder, database)
         ids = Stock(env["TASKHOOK_DATABASE_URL"]).fill(running=callbacks)
         opening = opening or [request("GET", f"/v1/tasks/{task_id}?wait=60") for task_id in ids]
         with process(["-m", "service", "serve"], port, "/readyz", folder, env) as pid:

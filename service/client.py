@@ -1,7 +1,5 @@
 """A plain user of the public HTTP API: what the commands, and any other Python program, need of it."""
 
-import base64
-import hmac
 import itertools
 import json
 import re
@@ -10,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -20,7 +17,6 @@ import msgspec
 FINAL = frozenset({"succeeded", "failed", "canceled"})
 WAIT_MAX_S = 60.0  # the longest wait that one GET /v1/tasks/{id} takes
 PAGE = 100
-SIGNATURE_TOLERANCE_S = 300
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _PAUSES_S = (0.2, 0.8)  # between the attempts of a call that may be repeated
 _RETRY_AFTER_MAX_S = 10.0
@@ -35,7 +31,7 @@ Json = dict[str, Any]
 
 
 class ClientError(Exception):
-    """What a user of this module has to expect: Unreachable, ApiError, BadSignature."""
+    """What a user of this module has to expect: Unreachable, ApiError."""
 
 
 class Unreachable(ClientError):
@@ -61,10 +57,6 @@ class ApiError(ClientError):
     def final(self) -> bool:
         """Whether the same call would be refused again."""
         return self.status < 500 and self.status not in {408, 429}
-
-
-class BadSignature(ClientError):
-    """A delivery that is not signed by this secret, or not now."""
 
 
 class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -375,32 +367,6 @@ def parse_object(text: str) -> Json | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def make_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
-
-
-def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three Standard Webhooks headers; ValueError if the secret is no `whsec_` and base64."""
-    key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    signature = base64.b64encode(hmac.digest(key, signed, sha256)).decode()
-    return {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": f"v1,{signature}"}
-
-
-def verify_signature(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> None:
-    """The check of a subscriber (Standard Webhooks 1.0); `now` in seconds since 1970. Raises BadSignature."""
-    given = {name.lower(): value for name, value in headers.items()}
-    message_id, timestamp = given.get("webhook-id", ""), given.get("webhook-timestamp", "")
-    if not message_id or not re.fullmatch(r"[0-9]{1,12}", timestamp):
-        raise BadSignature("webhook-id or webhook-timestamp is missing or no such thing")
-    if abs(now - int(timestamp)) > SIGNATURE_TOLERANCE_S:
-        raise BadSignature(f"webhook-timestamp is more than {SIGNATURE_TOLERANCE_S} s away from now")
-    expected = sign(secret, message_id, int(timestamp), body)["webhook-signature"].encode()
-    signatures = given.get("webhook-signature", "").encode().split()
-    if not any([hmac.compare_digest(expected, signature) for signature in signatures]):
-        raise BadSignature("no signature matches: another secret, or an altered body")
 
 
 def utc_now() -> datetime:

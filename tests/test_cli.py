@@ -19,6 +19,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.cli import cli
+from tests.support.factory import SECRET
 from tests.support.stand_in import KEY, PNG, StandIn, closed_port, make_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -282,6 +283,7 @@ def test_something_that_is_no_taskhook_is_told(service: StandIn) -> None:
         ("tasks", "--status", "done"),
         ("listen", "--forward-to", "localhost"),
         ("listen", "--forward-to", "http://127.0.0.1/", "--secret", "whsec_?"),
+        ("listen", "--forward-to", "http://127.0.0.1/", "--secret", "whsec_dG9vIHNob3J0"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(service: StandIn, arguments: tuple[str, ...]) -> None:
@@ -389,7 +391,7 @@ def test_listen_tells_when_nobody_takes_the_event(service: StandIn) -> None:
     add_events(service)
     service.stream_cuts, service.streams_left = [1], 1
     with closed_port() as url:
-        result = taskhook("listen", "--forward-to", url, "--secret", "whsec_AAAA", "--retries", "0", "--json")
+        result = taskhook("listen", "--forward-to", url, "--secret", SECRET, "--retries", "0", "--json")
     assert json.loads(result.stdout)["forwarded"]["error"] == "Connection refused"
 
 

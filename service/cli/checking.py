@@ -8,9 +8,8 @@ import msgspec
 
 from service.cli.graded import print_graded, print_summary
 from service.cli.local import read_environment
-from service.cli.options import check_secret, check_url, output, print_json, read_secret
+from service.cli.options import check_secret, check_url, make_secret, output, print_json, read_secret
 from service.cli.root import EXIT_FAILED
-from service.client import make_secret
 
 if TYPE_CHECKING:
     from service.core.receiver_plan import Finding, Report

@@ -12,9 +12,10 @@ import httpx
 import msgspec
 
 from service.cli.local import read_environment
-from service.cli.options import check_secret, check_url
+from service.cli.options import check_secret, check_url, make_secret
 from service.cli.root import EXIT_FAILED, Failure
-from service.client import LOOPBACK, make_secret, sign, utc_now
+from service.client import LOOPBACK, utc_now
+from service.core.signing import sign
 
 TIMEOUT_S = 15.0
 RESPONSE_MAX = 1024
@@ -59,7 +60,7 @@ class Forwarder:
         self._http.close()
 
     def post_event(self, event_id: str, body: bytes, content_type: str = "application/json") -> Answer:
-        signed = sign(self._secret, event_id, int(utc_now().timestamp()), body)
+        signed = sign([self._secret], event_id, int(utc_now().timestamp()), body)
         return self.post(body, {"Content-Type": content_type, **signed})
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import secrets
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -15,7 +16,8 @@ from rich.console import Console
 from service.cli import terminal
 from service.cli.local import find_place
 from service.cli.root import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, Failure
-from service.client import ApiError, Client, ClientError, Json, Unreachable, sign
+from service.client import ApiError, Client, ClientError, Json, Unreachable
+from service.core.signing import SECRET_BYTES_MIN, decode_secret, render_secret
 
 
 def read_secret(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -100,9 +102,13 @@ def check_url(url: str, option: str) -> None:
 
 def check_secret(secret: str) -> None:
     try:
-        sign(secret, "", 0, b"")
+        decode_secret(secret)
     except ValueError as error:
-        raise click.BadParameter("this is no whsec_ followed by base64", param_hint="--secret") from error
+        raise click.BadParameter(f"it {error}", param_hint="--secret") from error
+
+
+def make_secret() -> str:
+    return render_secret(secrets.token_bytes(SECRET_BYTES_MIN))
 
 
 def parse_pairs(ctx: click.Context, param: click.Parameter, values: Iterable[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 EVENTS = "events"
@@ -46,27 +46,33 @@ class Bus:
     """Who waits for what in this process."""
 
     def __init__(self) -> None:
-        self._bells: dict[str, set[Bell]] = {}
+        self._told: dict[str, set[Callable[[], None]]] = {}
 
     @contextmanager
-    def subscribed(self, *topics: str, bell: Bell | None = None) -> Iterator[Bell]:
-        """Subscribe before reading: what is committed after the read strikes the bell, a new one or one's own."""
-        bell = bell or Bell()
-        for topic in topics:
-            self._bells.setdefault(topic, set()).add(bell)
-        try:
+    def subscribed(self, *topics: str) -> Iterator[Bell]:
+        """Subscribe before reading: what is committed after the read strikes the bell."""
+        bell = Bell()
+        with self.told(bell.strike, *topics):
             yield bell
+
+    @contextmanager
+    def told(self, tell: Callable[[], None], *topics: str) -> Iterator[None]:
+        """The same for those who do not wake for each ring."""
+        for topic in topics:
+            self._told.setdefault(topic, set()).add(tell)
+        try:
+            yield
         finally:
             for topic in topics:
-                self._bells[topic].discard(bell)
-                if not self._bells[topic]:
-                    del self._bells[topic]
+                self._told[topic].discard(tell)
+                if not self._told[topic]:
+                    del self._told[topic]
 
     def ring(self, topics: Iterable[str]) -> None:
         for topic in topics:
-            for bell in self._bells.get(topic, ()):
-                bell.strike()
+            for tell in self._told.get(topic, ()):
+                tell()
 
     def ring_all(self) -> None:
         """When another process committed and nobody says what."""
-        self.ring(tuple(self._bells))
+        self.ring(tuple(self._told))

@@ -10,6 +10,7 @@ from service.core.ids import first_id_at
 from service.store import rows
 from service.store.driver import Driver
 
+FINAL = "('succeeded', 'failed', 'canceled')"
 OPEN = "status in ('pending', 'sending')"
 STATED = "length(status) > 0"
 GIVEN_UP = "status in ('failed', 'held', 'parked')"

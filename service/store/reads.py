@@ -1,6 +1,6 @@
 """Everything that is only read: single things, listings with cursors, timelines, the event stream."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -21,8 +21,9 @@ from service.store import faults, figures, pulse, rows
 from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
+from service.store.gathered import Gathered
 from service.store.overdue import find_overdue
-from service.store.queries import GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
+from service.store.queries import FINAL, GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
 
 T = TypeVar("T")
 NO_EVENT = "evt_" + "0" * 32
@@ -60,12 +61,27 @@ class Reads:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._tasks = Gathered(self._find_tasks)
+        self.ends = Gathered(self._find_ends)
+        """The final status of tasks; there is none as long as they go on."""
 
     # --- single things ------------------------------------------------------------------------------------------------
 
     async def get_task(self, task_id: str) -> Task:
-        found = await self._one(f"select {rows.TASK_COLUMNS} from tasks where id = ?", task_id, "task")
+        found = await self._tasks.get(task_id)
+        if found is None:
+            raise NotFound("There is no such task.")
         return rows.task_from_row(found)
+
+    async def _find_tasks(self, ids: Collection[str]) -> dict[str, Row | None]:
+        sql = f"select {rows.TASK_COLUMNS} from tasks where {self._driver.any_of('id')}"
+        found = {row[0]: row for row in await self._fetch(sql, self._driver.many(ids))}
+        return {task_id: found.get(task_id) for task_id in ids}
+
+    async def _find_ends(self, ids: Collection[str]) -> dict[str, str]:
+        status = self._driver.aside("status")
+        sql = f"select id, status from tasks where {self._driver.any_of('id')} and {status} in {FINAL}"
+        return dict(await self._fetch(sql, self._driver.many(ids)))
 
     async def get_endpoint(self, endpoint_id: str) -> Endpoint:
         found = await self._one("select id, doc from endpoints where id = ?", endpoint_id, "endpoint")
@@ -219,14 +235,18 @@ class Reads:
 
     async def count_open(self) -> dict[str, dict[str, int]]:
         """Open tasks by status and open deliveries by status."""
-        tasks = await self._fetch(
-            "select status, count(*) from tasks where status in ('queued', 'running') group by status"
-        )
-        deliveries = await self._fetch(
-            "select status, count(*) from deliveries "
-            f"where status in ('pending', 'sending', 'held', 'failed', 'parked') and {STATED} group by status"
-        )
-        return {"tasks": dict(tasks), "deliveries": dict(deliveries)}
+        return {
+            "tasks": await self._count_each("tasks", ("queued", "running")),
+            "deliveries": await self._count_each(
+                "deliveries", ("pending", "sending", "held", "failed"), f"and {STATED}"
+            ),
+        }
+
+    async def _count_each(self, table: str, statuses: Sequence[str], also: str = "") -> dict[str, int]:
+        """A count of its own for each status: to group them takes two to three times as long."""
+        counts = [f"(select count(*) from {table} where status = '{status}' {also})" for status in statuses]
+        found = (await self._fetch(f"select {', '.join(counts)}"))[0]
+        return dict(zip(statuses, found, strict=True))
 
     async def count_due(self, now: datetime) -> dict[str, int]:
         """What could be done now and is not begun, by its kind."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakKeyDictionary
 
 import aiosqlite
 import msgspec
@@ -55,38 +56,38 @@ def _refuse_damaged(cause: str, error: Exception | None = None) -> NoReturn:
 
 class SqliteSession:
     def __init__(self, connection: aiosqlite.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
         with _passing_errors():
-            return [tuple(row) for row in await self._connection.execute_fetchall(sql, params)]
+            return [tuple(row) for row in await self.connection.execute_fetchall(sql, params)]
 
     async def execute(self, sql: str, params: Params = ()) -> int:
         with _passing_errors():
-            return (await self._connection.execute(sql, params)).rowcount
+            return (await self.connection.execute(sql, params)).rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
         with _passing_errors():
-            await self._connection.executemany(sql, rows)
+            await self.connection.executemany(sql, rows)
 
 
 class _Transaction:
     """A session for SQLite's own thread, where each statement is simply a call."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
         with _passing_errors():
-            return self._connection.execute(sql, params).fetchall()
+            return self.connection.execute(sql, params).fetchall()
 
     async def execute(self, sql: str, params: Params = ()) -> int:
         with _passing_errors():
-            return self._connection.execute(sql, params).rowcount
+            return self.connection.execute(sql, params).rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
         with _passing_errors():
-            self._connection.executemany(sql, rows)
+            self.connection.executemany(sql, rows)
 
 
 def _transact(connection: sqlite3.Connection, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
@@ -330,11 +331,18 @@ class SqliteDriver:
 
     async def listen(self) -> AsyncIterator[str]:
         """Looks at the file's version, which any commit of any process moves: one small read a quarter of a second."""
-        seen = None
+        seen: WeakKeyDictionary[aiosqlite.Connection, int] = WeakKeyDictionary()
         while True:
-            async with self.reading() as session:
-                version = (await session.fetch("pragma data_version"))[0][0]
-            if seen not in (None, version):
+            if await self._has_moved(seen):
                 yield ""
-            seen = version
             await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _has_moved(self, seen: WeakKeyDictionary[aiosqlite.Connection, int]) -> bool:
+        """Each connection counts versions in its own way. When nothing can be read now, the next look tells."""
+        with suppress(Unavailable):
+            async with self.reading() as session:
+                version: int = (await session.fetch("pragma data_version"))[0][0]
+            before = seen.get(session.connection)
+            seen[session.connection] = version
+            return version != before
+        return False

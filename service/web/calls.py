@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -109,7 +109,7 @@ async def gone(receive: Receive) -> None:
         pass
 
 
-async def first_of(timeout_s: float | None, *waits: Coroutine[Any, Any, Any]) -> int | None:
+async def first_of(timeout_s: float | None, *waits: Awaitable[Any]) -> int | None:
     """Which of them ended first, None when the time was over; the rest are cancelled."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:

@@ -21,7 +21,8 @@ from service.web.slots import Slots
 from service.web.tail import Tail
 
 STREAM_MAX = 1_000
-WAITS_MAX = 1_000
+WAITS_MAX = 10_000
+PAGES_MAX = 1_000
 REQUESTS_MAX = 1_000
 
 
@@ -90,3 +91,4 @@ class Web:
         self.gauges_until = 0.0
         self.requests = Slots(context.running.requests_max, "requests")
         self.waits = Slots(WAITS_MAX, "waiting requests")
+        self.pages = Slots(PAGES_MAX, "open pages")

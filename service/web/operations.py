@@ -21,7 +21,6 @@ from service.web.creating import setting_of
 
 GAUGES_S = 5.0
 """A scrape counts again after this time at the earliest."""
-OPEN = {"tasks": ("queued", "running"), "deliveries": ("pending", "sending", "held", "failed")}
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,8 +154,8 @@ async def _refresh_gauges(web: Web) -> None:
     metrics = web.running.metrics
     counts = await web.store.reads.count_open()
     for noun, gauge in (("tasks", metrics.tasks_open), ("deliveries", metrics.deliveries_open)):
-        for status in OPEN[noun]:
-            gauge.labels(status).set(counts[noun].get(status, 0))
+        for status, count in counts[noun].items():
+            gauge.labels(status).set(count)
     for kind, count in (await web.store.reads.count_due(web.env.now())).items():
         metrics.due.labels(kind).set(count)
     overdue_at = await web.store.reads.find_overdue(_accounts(web), web.env.now())

@@ -1,6 +1,9 @@
 """Tasks: create, read, wait, list, cancel, erase, and tell what became of one."""
 
+import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,7 +21,6 @@ from service.core.views import TaskView, TimelineItem, view_entry, view_task
 from service.core.why import CLOSED, Why, explain
 from service.providers.base import Access, Model
 from service.store import upkeep
-from service.store.bus import Bell
 from service.store.queries import TaskFilter
 from service.telemetry import Metrics
 from service.telemetry.tracing import current_span
@@ -172,24 +174,26 @@ async def get_task(web: Web, call: Call[GetTask, None]) -> Answer:
 
 async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Task:
     """Listens before it reads, so that no end falls between the two."""
-    until = time.monotonic() + call.query.wait
-    with web.store.bus.subscribed(task_id) as bell:
+    with _told_of_end(web, task_id) as ended:
         task = await web.store.reads.get_task(task_id)
         if not task.is_final:
             with web.waits, web.requests.lent():  # thousands that wake at once must leave callbacks their place
-                task = await _follow(web, task, call, bell, until)
+                await first_of(call.query.wait, ended, gone(call.receive), web.running.stopping.wait())
+                task = await web.store.reads.get_task(task_id)
     if not await web.keys.holds(call.caller):
         raise Unauthorized("This key was revoked.")
     return task
 
 
-async def _follow(web: Web, task: Task, call: Call[GetTask, None], bell: Bell, until: float) -> Task:
-    while not task.is_final and (left_s := until - time.monotonic()) > 0:
-        rang = await first_of(left_s, bell.wait(None), gone(call.receive), web.running.stopping.wait())
-        if rang != 0:
-            break
-        task = await web.store.reads.get_task(task.id)
-    return task
+@contextmanager
+def _told_of_end(web: Web, task_id: str) -> Iterator[asyncio.Future[str]]:
+    """All who are told at once look together, and of those only who wait for a task that ended wake."""
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    with web.store.bus.told(partial(web.store.reads.ends.ask, task_id, ended), task_id):
+        try:
+            yield ended
+        finally:
+            ended.cancel()
 
 
 async def list_tasks(web: Web, call: Call[ListTasks, None]) -> Answer:

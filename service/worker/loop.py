@@ -93,7 +93,7 @@ class Lane(Generic[T]):
     async def run(self) -> None:
         """Until `stop`."""
         self._turning = asyncio.current_task()
-        with self._bus.subscribed(self.topic, bell=self._bell):
+        with self._bus.told(self._bell.strike, self.topic):
             while not self._stopping:
                 await self._round()
                 await self._bell.wait(self._pause_s())

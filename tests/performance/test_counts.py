@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from starlette.types import ASGIApp, Message
 
+from service.core import lifecycle
 from service.core.change import Change
 from service.outbound.client import Poster, ProviderClient
 from service.providers import PROVIDERS
@@ -19,6 +20,7 @@ from service.providers.base import Access, Account
 from service.store import batch
 from service.store.batch import Keys
 from service.store.bus import DELIVERIES, tasks_of
+from service.store.gathered import READ_MAX
 from service.store.queries import TaskFilter
 from service.web.routes import build_app
 from service.worker import deliveries
@@ -75,6 +77,13 @@ async def call_back(site: CountedSite, client: httpx.AsyncClient, task_id: str, 
 async def create(client: httpx.AsyncClient) -> None:
     body = {"model": MODEL, "input": {"prompt": "a lighthouse"}, "metadata": {"order": "1"}}
     assert (await client.post("/v1/tasks", json=body)).status_code == 202
+
+
+async def cancel(site: CountedSite, task_ids: list[str]) -> None:
+    """All in one commit."""
+    tasks = await asyncio.gather(*map(site.reads.get_task, task_ids))
+    ended = tuple(lifecycle.cancel(task, site.env).tasks[0] for task in tasks)
+    await site.writer.change(Keys(), lambda _: Change(tasks=ended))
 
 
 async def subscribe(site: CountedSite, url: str, count: int = 1) -> None:
@@ -204,6 +213,26 @@ async def test_an_event_is_rendered_once_for_all_its_endpoints(site: CountedSite
     assert len((await site.reads.list_deliveries(None, None, task_id, 50, None)).items) == 20
     assert calls == {"render_body": 1}
     assert site.counts.transactions == 1
+
+
+@pytest.mark.parametrize("count", [READ_MAX, 300])
+async def test_long_polls_at_once_cost_few_reads_whatever_their_number(site: CountedSite, count: int) -> None:
+    """They begin together, hear together of a commit that ends none of their tasks, and end together."""
+    reads, ids = count // READ_MAX, await start_tasks(site, count)
+    async with site.client() as client:
+        site.counts.reset()
+        polls = [asyncio.create_task(client.get(f"/v1/tasks/{task_id}", params={"wait": 60})) for task_id in ids]
+        await until(lambda: len(site.bus._told) == count and site.reads._tasks._reading is None)
+        assert site.counts.reads <= reads + 1
+        site.counts.reset()
+        site.bus.ring_all()
+        await until(lambda: site.reads.ends._reading is None)
+        assert (site.counts.reads, any(poll.done() for poll in polls)) == (reads, False)
+        site.counts.reset()
+        await cancel(site, ids)
+        replies = await asyncio.gather(*polls)
+    assert [reply.json()["status"] for reply in replies] == ["canceled"] * count
+    assert site.counts.reads <= 3 * reads, "the tasks to be canceled, which of them ended, and how they ended"
 
 
 async def test_a_lane_with_nothing_due_writes_nothing(site: CountedSite) -> None:

@@ -83,6 +83,8 @@ async def test_listings_of_tasks(full: Full) -> None:
         await full.reads.list_tasks(wanted, PAGE, None)
         await full.reads.list_tasks(wanted, PAGE, middle)
     await full.reads.list_entries(middle)
+    await full.reads.get_task(middle)
+    await full.reads.ends.get(middle)
     await full.reads.find_idempotency_key(f"order-{TASKS // 2:012x}")
     await full.check()
 

@@ -13,7 +13,7 @@ from service.core import lifecycle
 from service.core.problems import Unavailable
 from service.core.task import TaskInput
 from service.core.times import to_ms
-from service.store import sqlite_file, upkeep, writer
+from service.store import sqlite, sqlite_file, upkeep, writer
 from service.store.batch import Batch
 from service.store.bus import Bus
 from service.store.driver import Session
@@ -220,3 +220,62 @@ async def test_erased_text_is_in_no_file_of_the_database(store: Store, file: Pat
         return not path.exists() or b"quokka" not in path.read_bytes()
 
     await until(gone, 2)
+
+
+# --- news of other processes ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def heard(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
+    """What its listener says, which looks again at once."""
+    monkeypatch.setattr(sqlite, "LOOK_AGAIN_S", 0.005)
+    found: list[str] = []
+
+    async def listen() -> None:
+        async for topic in store.driver.listen():
+            found.append(topic)
+
+    listening = asyncio.create_task(listen())
+    await _settled(found)
+    yield found
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def _settled(heard: list[str]) -> None:
+    """Every connection has looked, some of them twice."""
+    count = -1
+    while count != len(heard):
+        count = len(heard)
+        await asyncio.sleep(0.005 * 6)
+
+
+async def test_a_commit_of_another_process_is_heard_whichever_connection_looks(
+    store: Store, file: Path, heard: list[str]
+) -> None:
+    async with open_store(str(file), process=2) as other:
+        for _ in range(3):  # one connection sees each of them, the other one all of them at once
+            async with store.driver.reading():
+                before = len(heard)
+                await create(other, 1)
+                await until(lambda before=before: len(heard) > before)
+        await _settled(heard)
+        for _ in range(3):
+            before = len(heard)
+            await create(other, 1)
+            await until(lambda before=before: len(heard) > before)
+            await _settled(heard)
+
+
+async def test_a_moment_in_which_nothing_can_be_read_does_not_end_the_listening(
+    store: Store, file: Path, heard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "READER_PATIENCE_S", 0.005)
+    async with store.driver.reading(), store.driver.reading():
+        with pytest.raises(Unavailable):
+            await store.reads.last_position()
+        await asyncio.sleep(0.03)
+    async with open_store(str(file), process=2) as other:
+        before = len(heard)
+        await create(other, 1)
+        await until(lambda: len(heard) > before)

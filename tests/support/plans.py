@@ -189,9 +189,9 @@ async def _explain_sqlite(session: Any, sql: str, params: tuple[Any, ...], rows_
             steps += 10
             return 0
 
-        session._connection.set_progress_handler(count, 10)
+        session.connection.set_progress_handler(count, 10)
         await session.fetch(sql, params)
-        session._connection.set_progress_handler(None, 10)
+        session.connection.set_progress_handler(None, 10)
         assert steps <= STEPS_MAX * rows_max / ROWS_MAX, f"{steps} steps\n{sql}\n{params}\n{lines}"
     return lines
 

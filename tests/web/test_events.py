@@ -157,7 +157,7 @@ async def test_many_clients_see_the_same_and_the_store_is_read_once_for_all(
         assert metric(site) == 30
         for one in streams:
             await one.__aexit__(None, None, None)
-        await until(lambda: metric(site) == 0 and not site.bus._bells)
+        await until(lambda: metric(site) == 0 and not site.bus._told)
 
 
 async def follow(events: Stream, count: int) -> list[int]:

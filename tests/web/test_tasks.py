@@ -13,6 +13,7 @@ from service.core.observation import Accepted, Unreadable
 from service.outbound.guard import Guard
 from service.providers import PROVIDERS
 from service.store.batch import Keys
+from service.web import context
 from tests.support.factory import picture, refusal
 from tests.support.wait import until
 from tests.web.conftest import MODEL, Site, errors, make_access
@@ -168,10 +169,10 @@ async def test_an_id_that_names_nothing_is_not_found(client: httpx.AsyncClient, 
 async def test_a_waiting_get_is_answered_when_the_task_ends(site: Site, client: httpx.AsyncClient) -> None:
     task = await site.run(client)
     waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 30}))
-    await until(lambda: site.bus._bells)
+    await until(lambda: site.bus._told)
     await site.learn(task["id"], picture(), "poll")
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
-    assert not site.bus._bells
+    assert not site.bus._told
 
 
 async def test_a_waiting_get_ends_with_its_time(site: Site, client: httpx.AsyncClient) -> None:
@@ -182,10 +183,35 @@ async def test_a_waiting_get_ends_with_its_time(site: Site, client: httpx.AsyncC
     assert 0.1 <= time.monotonic() - begun < 3
 
 
+async def test_a_waiting_get_that_ends_with_its_time_tells_what_happened_meanwhile(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    task = await site.create(client)
+    waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 0.3}))
+    await until(lambda: site.bus._told)
+    await site.learn(task["id"], Accepted(provider_task_id="job"))
+    assert (await waiting).json()["status"] == "running"
+
+
+async def test_more_waiting_gets_than_there_are_places_for_are_told_to_come_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "WAITS_MAX", 1)
+    async with site.client() as client:
+        task = await site.run(client)
+        path = f"/v1/tasks/{task['id']}"
+        waiting = asyncio.create_task(client.get(path, params={"wait": 60}))
+        await until(lambda: site.bus._told and site.reads._tasks._reading is None)
+        refused = await client.get(path, params={"wait": 60})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        await client.post(f"{path}/cancel")
+        assert (await waiting).json()["status"] == "canceled"
+
+
 async def test_a_waiting_get_ends_when_the_service_stops(site: Site, client: httpx.AsyncClient) -> None:
     task = await site.run(client)
     waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 60}))
-    await until(lambda: site.bus._bells)
+    await until(lambda: site.bus._told)
     site.stopping.set()
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "running"
 
@@ -194,9 +220,9 @@ async def test_a_waiting_get_of_a_client_that_left_leaves_nothing_behind(site: S
     async with site.serve() as client:
         task = await site.run(client)
         waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 60}))
-        await until(lambda: site.bus._bells)
+        await until(lambda: site.bus._told)
         waiting.cancel()
-        await until(lambda: not site.bus._bells)
+        await until(lambda: not site.bus._told)
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "soon", ""])
