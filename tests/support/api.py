@@ -13,6 +13,7 @@ import httpx
 from tests.support.wait import until
 
 FINAL = {"succeeded", "failed", "canceled"}
+WAIT_S = 5
 _prompts = itertools.count(1)
 
 
@@ -63,10 +64,10 @@ class Api:
         return ok(await self.client.get(f"/v1/tasks/{task_id}", params=params))
 
     async def finished(self, task_id: str, timeout: float = 15.0) -> dict[str, Any]:
-        """The task once its state is final."""
+        """The task once its state is final; the service answers when it is, since asking often costs both."""
 
         async def final() -> dict[str, Any] | None:
-            task = await self.task(task_id)
+            task = await self.task(task_id, wait=min(timeout, WAIT_S))
             return task if task["status"] in FINAL else None
 
         try:
