@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -180,12 +181,29 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"{token}", ".*", re.sub(r"{(id|provider)}", "[^/]+", template)))
 
 
+_migrated: list[bytes] = []
+
+
+async def _new_database(env: FakeEnv) -> bytes:
+    """Made once: to migrate costs as much as many a test."""
+    if not _migrated:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "taskhook.db"
+            driver = SqliteDriver(str(file))
+            await driver.open()
+            await migrate(driver, to_ms(env.now()))
+            await driver.close()
+            _migrated.append(file.read_bytes())
+    return _migrated[0]
+
+
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     env = FakeEnv()
-    driver = SqliteDriver(str(tmp_path / "taskhook.db"))
+    file = tmp_path / "taskhook.db"
+    file.write_bytes(await _new_database(env))
+    driver = SqliteDriver(str(file))
     await driver.open()
-    await migrate(driver, to_ms(env.now()))
     site = Site(driver, env)
     site.writer.start()
     yield site
