@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.support", "tests.replicas.load")
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 LONG = ("chaos", "replicas", "fuzz", "browser", "flows", "cli", "docs", "security", "store", "examples")
 """The folders whose tests wait and start processes. They begin first, so that none of them is left for the end."""

@@ -13,7 +13,6 @@ import httpx
 from tests.support.wait import until
 
 FINAL = {"succeeded", "failed", "canceled"}
-WAIT_S = 5
 _prompts = itertools.count(1)
 
 
@@ -63,11 +62,11 @@ class Api:
     async def task(self, task_id: str, **params: Any) -> dict[str, Any]:
         return ok(await self.client.get(f"/v1/tasks/{task_id}", params=params))
 
-    async def finished(self, task_id: str, timeout: float = 15.0) -> dict[str, Any]:
-        """The task once its state is final; the service answers when it is, since asking often costs both."""
+    async def finished(self, task_id: str, timeout: float = 15.0, wait: float = 0) -> dict[str, Any]:
+        """The task once its state is final; with `wait` the service holds each question, so that many cost little."""
 
         async def final() -> dict[str, Any] | None:
-            task = await self.task(task_id, wait=min(timeout, WAIT_S))
+            task = await self.task(task_id, wait=wait)
             return task if task["status"] in FINAL else None
 
         try:
