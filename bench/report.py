@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from bench.figures import Figure
-from bench.plot import draw
 from bench.processes import CORES, ROOT
 from service.wiring import RealEnv
 from tests.support.postgres import find_binaries
@@ -86,6 +85,8 @@ def _target(figure: Figure, most: str, least: str) -> str:
 
 def renew(found: Mapping[str, list[Figure]], order: Sequence[str]) -> None:
     """The loads that were measured replace what they had found before."""
+    from bench.plot import draw  # noqa: PLC0415 - takes a second to load, and only the picture needs it
+
     before = msgspec.json.decode(KEPT.read_bytes(), type=Kept).loads if KEPT.exists() else {}
     loads = dict(sorted({**before, **found}.items(), key=lambda item: _place(item[0], order)))
     kept = Kept(machine=describe_machine(), loads=loads)

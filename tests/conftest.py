@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+import structlog
+from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.support", "tests.replicas.load")
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 LONG = ("chaos", "replicas", "fuzz", "browser", "flows", "cli", "docs", "security", "store", "examples")
 """The folders whose tests wait and start processes. They begin first, so that none of them is left for the end."""
@@ -17,3 +22,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _rank(path: Path) -> int:
     folder = path.relative_to(Path(__file__).parent).parts[0]
     return LONG.index(folder) if folder in LONG else len(LONG)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_log() -> None:
+    """What code under test logs is shown with a failure; drawn for a terminal it would cost more than the code."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+        ]
+    )

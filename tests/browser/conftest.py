@@ -64,22 +64,26 @@ async def visit(browser: Browser, site: Site) -> AsyncIterator[Visit]:
     """Somebody comes, signed in with that key, or with none; all complaints of their browsers fail the test."""
     visitors: list[Visitor] = []
 
-    async def come(key: str | None = API_KEY) -> Visitor:
-        known = site.signed_in.get(key or "")
-        context = await browser.new_context(**options(storage_state=known))
-        context.set_default_timeout(PATIENCE_MS)
-        visitor = Visitor(context, await context.new_page(), site.service.url)
-        visitors.append(visitor)
-        if key is not None and known is None:
-            await sign_in(visitor, key)
-            site.signed_in[key] = await context.storage_state()
-        return visitor
+    async def come_here(key: str | None = API_KEY) -> Visitor:
+        visitors.append(await come(browser, site, key))
+        return visitors[-1]
 
-    yield come
+    yield come_here
     for visitor in visitors:
         await visitor.context.close()
     complaints = [complaint for visitor in visitors for complaint in visitor.complaints]
     assert not complaints, "\n".join(complaints)
+
+
+async def come(browser: Browser, site: Site, key: str | None) -> Visitor:
+    known = site.signed_in.get(key or "")
+    context = await browser.new_context(**options(storage_state=known))
+    context.set_default_timeout(PATIENCE_MS)
+    visitor = Visitor(context, await context.new_page(), site.service.url)
+    if key is not None and known is None:
+        await sign_in(visitor, key)
+        site.signed_in[key] = await context.storage_state()
+    return visitor
 
 
 async def sign_in(visitor: Visitor, key: str) -> None:
@@ -93,6 +97,21 @@ async def sign_in(visitor: Visitor, key: str) -> None:
 async def visitor(visit: Visit) -> Visitor:
     """Somebody who may do everything."""
     return await visit()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def seated(browser: Browser, site: Site) -> AsyncIterator[Visitor]:
+    visitor = await come(browser, site, API_KEY)
+    yield visitor
+    await visitor.context.close()
+
+
+@pytest.fixture
+def reader(seated: Visitor) -> Iterator[Visitor]:
+    """Somebody who only looks, page after page in one context: a new one for each costs more than the page."""
+    seated.complaints.clear()
+    yield seated
+    assert not seated.complaints, "\n".join(seated.complaints)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,11 +26,9 @@ async def made(site: Site) -> Furnished:
 
 
 @pytest.mark.parametrize("name", PAGES)
-async def test_every_page_reads_well_in_both_themes_and_on_a_phone(
-    visitor: Visitor, made: Furnished, name: str
-) -> None:
-    await visitor.open(PAGES[name].format(made))
-    await visitor.inspect(name)
+async def test_every_page_reads_well_in_both_themes_and_on_a_phone(reader: Visitor, made: Furnished, name: str) -> None:
+    await reader.open(PAGES[name].format(made))
+    await reader.inspect(name)
 
 
 async def test_a_failed_delivery_is_found_from_the_overview_and_repeated(

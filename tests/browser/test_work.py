@@ -18,11 +18,11 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("name", EMPTY)
-async def test_a_page_with_nothing_on_it_says_what_will_be_there(visitor: Visitor, name: str) -> None:
+async def test_a_page_with_nothing_on_it_says_what_will_be_there(reader: Visitor, name: str) -> None:
     path, words = EMPTY[name]
-    await visitor.open(path)
-    await expect(visitor.page.get_by_role("main")).to_contain_text(words)
-    await visitor.inspect(name)
+    await reader.open(path)
+    await expect(reader.page.get_by_role("main")).to_contain_text(words)
+    await reader.inspect(name)
 
 
 async def test_the_playground_shows_what_a_model_takes_and_what_came_of_it(visitor: Visitor, site: Site) -> None:

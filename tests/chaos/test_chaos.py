@@ -111,7 +111,7 @@ async def test_a_soak_leaves_memory_files_and_the_log_of_the_database_flat(world
         async def one() -> None:
             async with gate:
                 task = await service.api.submit("acedata/flux-dev", new_prompt())
-                assert (await service.api.finished(task["id"]))["status"] in FINAL
+                assert (await service.api.finished(task["id"], wait=5))["status"] in FINAL
 
         await asyncio.gather(*(one() for _ in range(count)))
 

@@ -1,34 +1,23 @@
 """Commands as processes of their own, in a folder of their own, among real services and servers."""
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.flows.conftest import pytest_runtest_makereport, world
-from tests.support.service import API_KEY, ROOT, Service
+from tests.support.process import Ended, Process, start_python
+from tests.support.service import API_KEY, Service
 from tests.support.wait import until
 
 __all__ = ["Ended", "Running", "pytest_runtest_makereport", "run", "started", "to_service", "world"]
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
 class Running:
     """A command that goes on."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
         self.out = ""
         self.err = ""
@@ -64,18 +53,7 @@ class Running:
 
 @asynccontextmanager
 async def started(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "service",
-        *arguments,
-        cwd=folder,
-        env=inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | dict(env or {}),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await start_python("service", *arguments, cwd=folder, env=env or {})
     running = Running(process)
     try:
         yield running

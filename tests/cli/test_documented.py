@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 
 from service.cli import cli
-from tests.support.service import ROOT
+from tests.support.process import ROOT
 
 
 def found(group: click.Group) -> list[tuple[str, click.Command]]:

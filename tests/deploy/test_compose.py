@@ -1,12 +1,14 @@
 """The two compose files: sound, confined, and in step with the service."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import compose_spec
 import pytest
 
 from tests.deploy.files import DEPLOY, GRACE_S, WEB_PATHS, read_yaml, unknown_settings
+
+if TYPE_CHECKING:
+    import compose_spec
 
 FILES = ("compose.yaml", "compose.postgres.yaml")
 SERVICES = [(file, name, one) for file in FILES for name, one in read_yaml(file)["services"].items()]
@@ -15,8 +17,10 @@ each_service = pytest.mark.parametrize(("file", "name", "one"), SERVICES, ids=la
 each_of_ours = pytest.mark.parametrize(("file", "name", "one"), OURS, ids=lambda value: str(value)[:24])
 
 
-def read_compose(given: dict[str, Any]) -> compose_spec.PyCompose:
+def read_compose(given: dict[str, Any]) -> "compose_spec.PyCompose":
     """Raises ValueError; what YAML merges is merged before."""
+    import compose_spec  # noqa: PLC0415 - takes long to load, and these tests alone need it
+
     return compose_spec.PyCompose.from_json(json.dumps(given))
 
 

@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 from taskhook import AsyncTaskhook, Task
 
+from tests.support.process import ROOT
 from tests.support.server import Request
-from tests.support.service import API_KEY, ROOT, Service
+from tests.support.service import API_KEY, Service
 
 EXAMPLES = ROOT / "examples"
 MODEL = "fluxapi-ai/flux-kontext-pro"

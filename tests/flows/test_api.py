@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.flows.conftest import World
@@ -405,6 +404,8 @@ async def test_metrics_are_in_the_prometheus_text_format(world: World, service: 
 
 
 async def test_the_openapi_document_is_valid_and_has_every_call(service: Service) -> None:
+    from openapi_spec_validator import validate  # noqa: PLC0415 - takes long to load, and this test alone needs it
+
     document = ok(await service.client.get("/openapi.json"))
     validate(document)
     calls = {

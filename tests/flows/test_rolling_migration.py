@@ -9,8 +9,9 @@ import pytest
 from tests.flows.conftest import World
 from tests.support.api import new_prompt
 from tests.support.postgres import database, shared_server
+from tests.support.process import ROOT
 from tests.support.replicas import of_one_process
-from tests.support.service import ROOT, Service
+from tests.support.service import Service
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("rolling")]

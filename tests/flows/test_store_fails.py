@@ -5,7 +5,6 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,8 +16,9 @@ import pytest_asyncio
 
 from tests.flows.conftest import World
 from tests.support.api import FINAL, new_prompt
+from tests.support.process import run_python
 from tests.support.replicas import of_one_process
-from tests.support.service import ROOT, Service, hurried
+from tests.support.service import Service, hurried
 from tests.support.upstream import Plan
 from tests.support.wait import until
 
@@ -247,19 +247,9 @@ async def test_a_backup_made_under_load_is_restored_by_putting_it_in_place(world
 
 
 async def run_command(service: Service, *words: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "service",
-        *words,
-        cwd=service.directory,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **service.env},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output
-    return output.decode()
+    ended = await run_python("service", *words, cwd=service.directory, env=service.env)
+    assert ended.code == 0, ended
+    return ended.out + ended.err
 
 
 async def test_a_backup_that_cannot_be_made_says_so_in_one_line(world: World, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.fuzz import FACTOR, SEED
-from tests.support.service import API_KEY, ROOT, Service
+from tests.support.process import ROOT
+from tests.support.service import API_KEY, Service
 
 EXAMPLES = 3
 HELD_S = 30

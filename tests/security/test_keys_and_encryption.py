@@ -1,10 +1,6 @@
 """Keys and encryption as their users meet them: two replicas, the command line, a change of the secret keys."""
 
-import asyncio
-import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -13,7 +9,8 @@ import pytest_asyncio
 
 from tests.flows.conftest import World
 from tests.support.api import new_prompt, problem
-from tests.support.service import API_KEY, ROOT, SIGNING_SECRET, Service
+from tests.support.process import Ended, run_python
+from tests.support.service import API_KEY, SIGNING_SECRET, Service
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("keys")]
@@ -27,12 +24,9 @@ async def service(world: World) -> AsyncIterator[Service]:
     yield await world.start({"TASKHOOK_SECRET_KEYS": OLD})
 
 
-async def taskhook(service: Service, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    given = {**service.env, "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "TASKHOOK_URL": service.url, **env}
-    command = [sys.executable, "-m", "service", *arguments]
-    return await asyncio.to_thread(
-        subprocess.run, command, env=given, capture_output=True, text=True, cwd=service.directory, timeout=30
-    )
+async def taskhook(service: Service, *arguments: str, **env: str) -> Ended:
+    given = {**service.env, "TASKHOOK_URL": service.url, **env}
+    return await run_python("service", *arguments, cwd=service.directory, env=given)
 
 
 async def status_of(url: str, key: str) -> int:
@@ -42,17 +36,17 @@ async def status_of(url: str, key: str) -> int:
 
 async def test_a_key_is_made_used_listed_and_revoked_on_all_replicas(world: World, service: Service) -> None:
     made = await taskhook(service, "keys", "create", "the shop", "--scope", "tasks:read")
-    assert made.returncode == 0, made.stderr
-    key, key_id = made.stdout.strip(), made.stderr.split(":")[0]
+    assert made.code == 0, made.err
+    key, key_id = made.out.strip(), made.err.split(":")[0]
     assert key.startswith("tk_live_")
-    assert API_KEY not in made.stdout + made.stderr
+    assert API_KEY not in made.out + made.err
     other = await world.start({"TASKHOOK_SECRET_KEYS": OLD}, beside=service, command="web")
     for url in (service.url, other.url):
         assert await status_of(url, key) == 200
     listed = await taskhook(service, "keys", "list")
-    assert key not in listed.stdout
-    assert [line.split("\t")[0] for line in listed.stdout.splitlines()] == [key_id]
-    assert (await taskhook(service, "keys", "revoke", key_id)).returncode == 0
+    assert key not in listed.out
+    assert [line.split("\t")[0] for line in listed.out.splitlines()] == [key_id]
+    assert (await taskhook(service, "keys", "revoke", key_id)).code == 0
 
     async def refused() -> bool:
         return [await status_of(url, key) for url in (service.url, other.url)] == [401, 401]
@@ -63,10 +57,10 @@ async def test_a_key_is_made_used_listed_and_revoked_on_all_replicas(world: Worl
 
 async def test_a_key_without_the_right_can_make_none(service: Service) -> None:
     made = await taskhook(service, "keys", "create", "reader", "--scope", "tasks:read")
-    done = await taskhook(service, "keys", "create", "another", "--scope", "admin", "--api-key", made.stdout.strip())
-    assert done.returncode == 2
-    assert "admin" in done.stderr
-    problem(await service.client.get("/v1/keys", headers={"Authorization": f"Bearer {made.stdout.strip()}"}), 403)
+    done = await taskhook(service, "keys", "create", "another", "--scope", "admin", "--api-key", made.out.strip())
+    assert done.code == 2
+    assert "admin" in done.err
+    problem(await service.client.get("/v1/keys", headers={"Authorization": f"Bearer {made.out.strip()}"}), 403)
 
 
 async def test_secrets_follow_the_newest_key_while_the_service_runs(world: World, service: Service) -> None:
@@ -86,8 +80,8 @@ async def test_secrets_follow_the_newest_key_while_the_service_runs(world: World
     await service.restart({"TASKHOOK_SECRET_KEYS": f"{NEW},{OLD}"})
     await deliver()
     done = await taskhook(service, "keys", "rotate-encryption")
-    assert done.returncode == 0, done.stderr
-    assert "encrypted anew" in done.stdout
+    assert done.code == 0, done.err
+    assert "encrypted anew" in done.out
     await service.restart({"TASKHOOK_SECRET_KEYS": NEW})
     await deliver()
 
@@ -115,8 +109,8 @@ async def test_what_no_key_opens_is_told_by_name_and_stops_nothing_else(world: W
     assert len(told) == 1
     assert '"setting":"TASKHOOK_SECRET_KEYS"' in told[0].replace('": "', '":"')
     done = await taskhook(service, "keys", "rotate-encryption")
-    assert done.returncode == 1
-    assert "TASKHOOK_SECRET_KEYS" in done.stderr
+    assert done.code == 1
+    assert "TASKHOOK_SECRET_KEYS" in done.err
     await service.restart({"TASKHOOK_SECRET_KEYS": f"a-key-that-came-without-the-others,{NEW},{OLD}"})
     await until(lambda: lost.of(task["id"]), 30, "delivered once the key is back")
 
@@ -127,7 +121,7 @@ async def test_what_is_stored_in_the_clear_from_before_is_encrypted_by_the_rotat
             """update endpoints set doc = json_set(doc, '$.secret', 'whsec_in-the-clear') where id =
                (select min(id) from endpoints)"""
         )
-    assert (await taskhook(service, "keys", "rotate-encryption")).returncode == 0
+    assert (await taskhook(service, "keys", "rotate-encryption")).code == 0
     with sqlite3.connect(service.directory / "taskhook.db") as database:
         found = "".join(doc for (doc,) in database.execute("select doc from endpoints"))
     assert "in-the-clear" not in found

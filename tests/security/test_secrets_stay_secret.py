@@ -25,9 +25,10 @@ from service.web.routes import OPERATIONS
 from tests.flows.conftest import World
 from tests.security.raw import send
 from tests.support.api import Api
+from tests.support.process import ROOT
 from tests.support.receiver import status
 from tests.support.server import Reply, Request
-from tests.support.service import ROOT, Service
+from tests.support.service import Service
 from tests.support.upstream import FakeProvider, accept, answer, refuse
 from tests.support.wait import until
 
@@ -117,6 +118,7 @@ async def start(world: World, env: dict[str, str] | None = None) -> Run:
         fake.key = PROVIDER_KEYS[name]
     world.fluxapi_ai.hmac_key = HMAC_KEY
     service = world.service(ENVIRONMENT | (env or {}))
+    service.anew = True  # its own command line is looked at, too
     service.client.headers["Authorization"] = f"Bearer {API_KEY}"
     service.client.event_hooks["response"].append((made := Run(service)).keep)
     await service.start()

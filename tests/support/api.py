@@ -62,11 +62,11 @@ class Api:
     async def task(self, task_id: str, **params: Any) -> dict[str, Any]:
         return ok(await self.client.get(f"/v1/tasks/{task_id}", params=params))
 
-    async def finished(self, task_id: str, timeout: float = 15.0) -> dict[str, Any]:
-        """The task once its state is final."""
+    async def finished(self, task_id: str, timeout: float = 15.0, wait: float = 0) -> dict[str, Any]:
+        """The task once its state is final; with `wait` the service holds each question, so that many cost little."""
 
         async def final() -> dict[str, Any] | None:
-            task = await self.task(task_id)
+            task = await self.task(task_id, wait=wait)
             return task if task["status"] in FINAL else None
 
         try:

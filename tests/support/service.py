@@ -3,11 +3,9 @@
 import asyncio
 import base64
 import json
-import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +15,10 @@ from typing import Self
 import httpx
 
 from tests.support.api import Api
+from tests.support.process import COMMON, INHERITED, Process, start_python
 from tests.support.upstream import FakeProvider
 from tests.support.wait import until
 
-ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "test-api-key-" + secrets.token_hex(8)
 SECRET_KEY = "test-secret-key-" + secrets.token_hex(16)
 SIGNING_SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
@@ -83,7 +81,9 @@ class Service:
         self.env |= env or {}
         if "HURRIED_TIMES" in self.env:
             self.module = "tests.support.hurried"
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Process | None = None
+        self.anew = False
+        """Whether it is to be a process by itself, not one forked from another."""
         self._said_before = 0
         self.client = httpx.AsyncClient(
             base_url=self.url,
@@ -101,16 +101,18 @@ class Service:
 
     async def launch(self) -> None:
         """Starts the process and does not wait for it."""
-        await self.launch_by(sys.executable, "-m", self.module, self.command)
+        self._said_before = self.log().count("worker.started")
+        with self.log_path.open("ab") as log:
+            self.process = await start_python(
+                *(self.module, self.command), cwd=self.directory, env=self.env, output=log, anew=self.anew
+            )
 
     async def launch_by(self, *command: str) -> None:
-        self._said_before = self.log().count("worker.started")
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=self.directory,
-                env=inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | self.env,
+                env=INHERITED | COMMON | self.env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import signal
+import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tests.support.process import Forked, run_python, start_python
 from tests.support.receiver import Receiver, redirect, status
 from tests.support.server import Cut, Drip, Endless, Hang, Raw, Reply, Request, Reset, ScriptedServer
 from tests.support.upstream import (
@@ -289,3 +293,35 @@ async def test_a_receiver_that_is_closed_ends_what_hangs() -> None:
         with pytest.raises(httpx.TransportError):
             await waiting
         assert time.monotonic() - begun < 2
+
+
+TELLS = """
+import os, sys
+print(os.getcwd(), os.environ["WHO"], sys.argv[1:])
+print("on the other", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+async def test_a_forked_process_is_like_one_that_was_started(tmp_path: Path) -> None:
+    """Where it runs, what it is given, what it says and how it ends; once by a fork and once by a start."""
+    (tmp_path / "tells.py").write_text(TELLS)
+    forked = await run_python("service", "--no-such-option", cwd=tmp_path, env={})
+    assert forked.code == 2 and "No such option" in forked.err
+    env = {"WHO": "me", "PYTHONPATH": str(tmp_path)}
+    started = await run_python("tells", "a", "b c", cwd=tmp_path, env=env)
+    assert (started.code, started.out, started.err) == (7, f"{tmp_path} me ['a', 'b c']\n", "on the other\n")
+
+
+async def test_a_forked_process_hears_signals_and_its_end_is_told(tmp_path: Path) -> None:
+    settings = {"TASKHOOK_SANDBOX": "true", "TASKHOOK_PORT": "0", "TASKHOOK_DATABASE_URL": f"sqlite:///{tmp_path}/db"}
+    processes = [await start_python("service", "serve", cwd=tmp_path, env=settings) for _ in range(2)]
+    for process, number, code in zip(processes, (signal.SIGTERM, signal.SIGKILL), (0, -signal.SIGKILL), strict=True):
+        assert isinstance(process, Forked) or sys.platform != "linux"
+        assert process.stderr is not None and process.stdout is not None
+        while b"web.started" not in await process.stderr.readline():
+            assert process.returncode is None
+        process.send_signal(number)
+        await asyncio.gather(process.stderr.read(), process.stdout.read())
+        assert await process.wait() == code
+        process.kill()

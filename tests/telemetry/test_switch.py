@@ -14,7 +14,7 @@ from service.telemetry.switch import start_tracing
 from service.telemetry.tracing import OFF, current_span
 from tests.support.env import FakeEnv
 from tests.support.factory import make_task
-from tests.support.service import ROOT
+from tests.support.process import ROOT
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 SPANS_OF_A_REQUEST = 6
