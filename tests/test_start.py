@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-UNUSED = ("httpx", "rich", "PIL", "asyncpg", "opentelemetry", "service.client", "service.cli.commands")
+UNUSED = ("httpx", "rich.live", "PIL", "asyncpg", "opentelemetry", "service.client", "service.cli.commands")
 SETTINGS = {
     "TASKHOOK_SECRET_KEYS": "a secret key of this test",
     "TASKHOOK_API_KEYS": "an API key of this test",

@@ -1,7 +1,6 @@
 """The root of the command line, and the commands that start the service: sooner without those of its users."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -102,16 +101,7 @@ def listens(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--host", help="Overrides TASKHOOK_HOST.")(command)
 
 
-def _import_structlog() -> None:
-    """Without rich, which it would draw tracebacks with and which is a tenth of a start; ours are plain text."""
-    if "rich" not in sys.modules:
-        sys.modules["rich"] = None  # type: ignore[assignment]  # as if it were not installed
-        import_module("structlog")
-        del sys.modules["rich"]
-
-
 def run_service(settings: "Settings", **parts: bool) -> NoReturn:
-    _import_structlog()
     from service.app import run  # noqa: PLC0415 - help and mistakes need no service
 
     raise click.exceptions.Exit(run(settings, **parts))

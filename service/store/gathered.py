@@ -31,7 +31,7 @@ class Gathered(Generic[V]):
             async with asyncio.timeout(PATIENCE_S):
                 return await answer
         except TimeoutError:
-            raise Unavailable("Too much is being read.", cause="reads take long") from None
+            raise _too_slow() from None
 
     def ask(self, key: str, answer: asyncio.Future[V]) -> None:
         """Where the read finds nothing, the answer stays open and may be asked for again; twice at once is once."""
@@ -48,10 +48,11 @@ class Gathered(Generic[V]):
 
     async def _answer(self, asked: Mapping[asyncio.Future[V], str]) -> None:
         try:
-            found = await self._find(set(asked.values()))
+            async with asyncio.timeout(PATIENCE_S):  # one that hangs would hold up all who ask after it
+                found = await self._find(set(asked.values()))
         except Exception as problem:
             for answer in _open(asked):
-                answer.set_exception(problem)
+                answer.set_exception(_too_slow() if isinstance(problem, TimeoutError) else problem)
         else:
             for answer in _open(asked):
                 if asked[answer] in found:
@@ -63,6 +64,10 @@ class Gathered(Generic[V]):
             return await self._read(keys)
         except Contended:
             return await self._read(keys)
+
+
+def _too_slow() -> Unavailable:
+    return Unavailable("Too much is being read.", cause="reads take long")
 
 
 def _open(asked: Iterable[asyncio.Future[V]]) -> list[asyncio.Future[V]]:

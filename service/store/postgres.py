@@ -257,6 +257,9 @@ class PostgresDriver:
             raise Unavailable("Too much is being read.", cause="readers busy") from None
         try:
             yield reader
+        except asyncio.CancelledError:
+            reader.drop()  # nobody knows what its connection still waits for
+            raise
         finally:
             self._readers.put_nowait(reader)
 
@@ -324,6 +327,11 @@ class Reader:
     def __init__(self, driver: PostgresDriver) -> None:
         self._driver = driver
         self.connection: Connection | None = None
+
+    def drop(self) -> None:
+        if self.connection is not None:
+            self.connection.terminate()
+            self.connection = None
 
     async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
         fresh = self.connection is None or self.connection.is_closed()

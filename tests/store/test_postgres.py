@@ -16,11 +16,11 @@ from service.core.problems import NotFound, Unavailable
 from service.core.task import Task
 from service.providers.base import Limits
 from service.settings import SettingsError, load
-from service.store import claims, postgres
+from service.store import claims, gathered, postgres
 from service.store.batch import Batch, Keys
 from service.store.bus import EVENTS
 from service.store.migrate import migrate
-from service.store.postgres import PostgresDriver
+from service.store.postgres import READERS, PostgresDriver
 from service.store.postgres_session import numbered
 from service.store.queries import TaskFilter
 from tests.store.conftest import Store, open_store
@@ -28,6 +28,7 @@ from tests.store.test_claims import claim, claim_deliveries, create, publish, pu
 from tests.support.factory import CALLS_BACK, make_delivery, make_endpoint, make_task, picture
 from tests.support.pooler import find_pooler, pooler
 from tests.support.postgres import command, database, shared_server
+from tests.support.proxy import Proxy as Cable
 from tests.support.wait import until
 
 
@@ -295,6 +296,25 @@ async def test_connections_cut_again_and_again_lose_nothing_and_double_nothing(u
         stored = await tasks_of(store)
         assert {task_id for task_id, kept in answers.items() if kept} <= stored
         assert list(answers.values()).count(False) <= 2, "cut connections heal without the callers' help"
+
+
+async def test_a_read_on_a_network_that_drops_every_packet_is_broken_off_and_its_connection_made_anew(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathered, "PATIENCE_S", 0.3)
+    port = shared_server().port
+    async with Cable([port]) as cable, open_store(url.replace(f":{port}/", f":{cable.port}/")) as store:
+        task = make_task(store.env)
+        await put(store, lifecycle.create(task, store.env))
+        assert (await store.reads.get_task(task.id)).id == task.id
+        used = {reader.connection for reader in store.driver._readers._queue} - {None}
+        cable.moves.clear()
+        for _ in range(READERS):
+            with pytest.raises(Unavailable):
+                await store.reads.get_task(task.id)
+        await until(lambda: all(connection.is_closed() for connection in used))
+        cable.moves.set()
+        assert (await store.reads.get_task(task.id)).id == task.id
 
 
 async def test_a_server_that_restarts_under_load_loses_nothing_that_was_answered(
