@@ -121,8 +121,11 @@ class Lane(Generic[T]):
     # --- in the transaction of others ---------------------------------------------------------------------------------
 
     def reserve(self) -> int:
-        """Room for what a transaction that begins now makes due; `settle` follows. None while a claim is on its way."""
-        free = 0 if self._stopping or self._is_claiming else max(self._free(), 0)
+        """Room for what a transaction that begins now makes due; `settle` follows. None while a claim is on its way.
+
+        Half of what is free: while one transaction follows another, the lane's own claims must find room as well.
+        """
+        free = 0 if self._stopping or self._is_claiming else max(self._free(), 0) // 2
         self._reserved += free
         return free
 

@@ -258,6 +258,18 @@ async def test_a_claim_along_that_fails_leaves_the_others_their_transaction() ->
         await until(lambda: 1 in work.begun)
 
 
+async def test_while_one_transaction_follows_another_it_still_looks_for_what_is_due_by_itself() -> None:
+    work = FakeWork()
+    async with turning(work, limit=2, along=True) as made:
+        made.store.commits.clear()
+        making = asyncio.create_task(made.make_due(work))
+        await until(lambda: made.store.transactions == 1)
+        made.bus.ring([TOPIC])
+        await until(lambda: work.looks == 2)
+        made.store.commits.set()
+        await making
+
+
 async def test_no_more_are_taken_along_than_its_limit() -> None:
     work = FakeWork()
     async with turning(work, limit=3, along=True) as made:
