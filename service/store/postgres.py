@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
@@ -11,8 +12,17 @@ import structlog
 from asyncpg import Connection
 
 from service.core.problems import Unavailable
-from service.store.driver import Contended, Params, Row, Session
-from service.store.postgres_session import ANY_ERROR, PostgresSession, passing_errors, roll_back, storable, unavailable
+from service.store.driver import Contended, Session
+from service.store.postgres_session import (
+    ANY_ERROR,
+    BEGIN_TO_READ,
+    PostgresSession,
+    Reader,
+    passing_errors,
+    roll_back,
+    storable,
+    unavailable,
+)
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -53,7 +63,6 @@ where datname = current_database() and application_name in ('taskhook writer', '
 """
 _LOOKS = 10
 """A connection that was closed is seen a little longer."""
-_BEGIN_TO_READ = "begin isolation level read committed read only; set local statement_timeout = '20s'"
 
 
 class PostgresDriver:
@@ -112,7 +121,7 @@ class PostgresDriver:
         await _close(first)  # the next ones keep their prepared statements, when there is no pooler
         if self.pooled:
             log.warning("store.pooled", reason="LISTEN needs a direct connection: other processes are heard of later")
-        self._pool = [Reader(self) for _ in range(READERS)]
+        self._pool = [Reader(partial(self.connect, "reader"), lambda: self.pooled) for _ in range(READERS)]
         for reader in self._pool:
             self._readers.put_nowait(reader)
 
@@ -249,7 +258,7 @@ class PostgresDriver:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator["Reader"]:
+    async def reading(self) -> AsyncIterator[Reader]:
         try:
             async with asyncio.timeout(READER_PATIENCE_S):
                 reader = await self._readers.get()
@@ -321,44 +330,6 @@ class PostgresDriver:
         return [] if sender == self._own else topics
 
 
-class Reader:
-    """One slot of the pool. A read is repeatable, so one on a connection that died meanwhile is made again."""
-
-    def __init__(self, driver: PostgresDriver) -> None:
-        self._driver = driver
-        self.connection: Connection | None = None
-
-    def drop(self) -> None:
-        if self.connection is not None:
-            self.connection.terminate()
-            self.connection = None
-
-    async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
-        fresh = self.connection is None or self.connection.is_closed()
-        try:
-            return await self._fetch(sql, params)
-        except Contended:
-            if fresh:
-                raise
-            return await self._fetch(sql, params)
-
-    async def _fetch(self, sql: str, params: Params) -> list[Row]:
-        if self.connection is None or self.connection.is_closed():
-            self.connection = await self._driver.connect("reader")
-        if not self._driver.pooled:
-            return await PostgresSession(self.connection, {}).fetch(sql, params)
-        return await self._fetch_pooled(self.connection, sql, params)
-
-    async def _fetch_pooled(self, connection: Connection, sql: str, params: Params) -> list[Row]:
-        """A pooler keeps the two halves of a statement on one server only inside a transaction."""
-        session = PostgresSession(connection, {})
-        await session.execute(_BEGIN_TO_READ)
-        try:
-            return await session.fetch(sql, params)
-        finally:
-            await roll_back(connection)
-
-
 async def _is_pooled(connection: Connection) -> bool:
     """A pooler tells its clients a made-up process id."""
     with passing_errors(connection):
@@ -397,7 +368,7 @@ async def _check_alone(session: PostgresSession) -> None:
 
 
 async def _count_others(session: PostgresSession) -> int:
-    await session.execute(_BEGIN_TO_READ)
+    await session.execute(BEGIN_TO_READ)
     found = await session.fetch(_OTHERS)
     await session.execute("rollback")
     return int(found[0][0])

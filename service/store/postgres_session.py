@@ -1,7 +1,7 @@
-"""Statements on one connection to PostgreSQL, and what its errors mean to those who wait."""
+"""Statements on connections to PostgreSQL, and what its errors mean to those who wait."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
@@ -13,6 +13,7 @@ from asyncpg import Connection
 from service.core.problems import Unavailable
 from service.store.driver import Contended, Params, Row
 
+BEGIN_TO_READ = "begin isolation level read committed read only; set local statement_timeout = '20s'"
 ROLL_BACK_S = 5.0
 _CONTENDED = (
     asyncpg.DeadlockDetectedError,
@@ -122,3 +123,42 @@ async def roll_back(connection: Connection) -> None:
         connection.terminate()
         if not isinstance(error, ANY_ERROR):
             raise
+
+
+class Reader:
+    """One slot of the pool. A read is repeatable, so one on a connection that died meanwhile is made again."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], is_pooled: Callable[[], bool]) -> None:
+        self._connect = connect
+        self._is_pooled = is_pooled
+        self.connection: Connection | None = None
+
+    def drop(self) -> None:
+        if self.connection is not None:
+            self.connection.terminate()
+            self.connection = None
+
+    async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        fresh = self.connection is None or self.connection.is_closed()
+        try:
+            return await self._fetch(sql, params)
+        except Contended:
+            if fresh:
+                raise
+            return await self._fetch(sql, params)
+
+    async def _fetch(self, sql: str, params: Params) -> list[Row]:
+        if self.connection is None or self.connection.is_closed():
+            self.connection = await self._connect()
+        if not self._is_pooled():
+            return await PostgresSession(self.connection, {}).fetch(sql, params)
+        return await self._fetch_pooled(self.connection, sql, params)
+
+    async def _fetch_pooled(self, connection: Connection, sql: str, params: Params) -> list[Row]:
+        """A pooler keeps the two halves of a statement on one server only inside a transaction."""
+        session = PostgresSession(connection, {})
+        await session.execute(BEGIN_TO_READ)
+        try:
+            return await session.fetch(sql, params)
+        finally:
+            await roll_back(connection)
