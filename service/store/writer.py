@@ -50,15 +50,6 @@ class _Ask(Generic[T]):
             self.done.set_result(self.answer)  # type: ignore[arg-type]
 
 
-class _Seat:
-    """One who goes along with a transaction."""
-
-    def __init__(self, one: "Along") -> None:
-        self.one = one
-        self.free = one.reserve()
-        self.claimed: Any = None
-
-
 class Along(Protocol):
     """Who takes work in the transaction that makes it due, which saves that work a transaction of its own."""
 
@@ -73,6 +64,15 @@ class Along(Protocol):
     def settle(self, free: int, claimed: Any) -> None:
         """After the commit, with what it claimed; with None when it did not, or when all was taken back."""
         ...
+
+
+class _Seat:
+    """One who goes along with a transaction."""
+
+    def __init__(self, one: Along) -> None:
+        self.one = one
+        self.free = one.reserve()
+        self.claimed: Any = None
 
 
 class Writer:
@@ -178,7 +178,7 @@ class Writer:
         return asks, False
 
     async def _commit_all(self, asks: list[_Ask[Any]], along: Sequence[Along]) -> None:
-        """Together; when that fails for another reason than the machine's, each alone: one can't fail the rest."""
+        """Together; when that fails for another reason than the machine's, with nobody along, and then each alone."""
         try:
             await self._commit_again(asks, along)
         except Exception as problem:
@@ -186,11 +186,13 @@ class Writer:
                 self._failure, self._checked_at, self._wrote_at = problem, time.monotonic(), float("-inf")
                 _resolve(asks + self._take_waiting(), problem)
                 return
-            if len(asks) == 1 and not along:
+            if along:
+                await self._commit_all(asks, ())
+            elif len(asks) == 1:
                 _resolve(asks, problem)
-                return
-            for ask in asks:
-                await self._commit_all([ask], ())
+            else:
+                for ask in asks:
+                    await self._commit_all([ask], ())
 
     def _take_waiting(self) -> list[_Ask[Any]]:
         """All that would meet the same fate, one slow transaction after the other."""
@@ -212,7 +214,7 @@ class Writer:
                 if not left:
                     raise
 
-    async def _commit(self, asks: list[_Ask[Any]], seats: list["_Seat"], *, patient: bool) -> None:
+    async def _commit(self, asks: list[_Ask[Any]], seats: list[_Seat], *, patient: bool) -> None:
         for ask in asks:
             ask.problem = None
 
@@ -261,12 +263,13 @@ async def _work(asks: list[_Ask[Any]], batch: Batch) -> None:
 
 async def _take_along(seats: list[_Seat], batch: Batch) -> None:
     """What is taken is no news any more."""
-    for seat in seats:
-        if seat.free and seat.one.topic in batch.topics:
-            seat.claimed = await seat.one.claim(batch, seat.free)
-            batch.topics.discard(seat.one.topic)
-    await batch.flush()
-    await batch.publish()
+    taking = [seat for seat in seats if seat.free and seat.one.topic in batch.topics]
+    for seat in taking:
+        seat.claimed = await seat.one.claim(batch, seat.free)
+        batch.topics.discard(seat.one.topic)
+    if taking:
+        await batch.flush()
+        await batch.publish()
 
 
 def _decide(ask: _Ask[Any], batch: Batch) -> None:
