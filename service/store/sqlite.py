@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 BUSY_TIMEOUT_MS = 5_000
 READERS = 2
 LOOK_AGAIN_S = 0.25
+SET_AGAIN_S = 0.01
 _READS = ("pragma query_only = 1",)
 _WRITES = ("pragma journal_mode = wal", "pragma synchronous = full", "pragma secure_delete = on")
 """What is deleted is overwritten: an erased prompt must not stay in a free page."""
@@ -114,6 +116,20 @@ def _run_through(work: Coroutine[Any, Any, T]) -> T:
         return answer
     work.close()
     raise RuntimeError("a transaction waited for something that is not a statement")
+
+
+async def _set(connection: aiosqlite.Connection, pragma: str) -> None:
+    """Of processes that begin a new file's log at once, SQLite refuses all but one without letting them wait."""
+    end = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            await connection.execute_fetchall(pragma)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > end:
+                raise
+            await asyncio.sleep(SET_AGAIN_S)
+        else:
+            return
 
 
 @contextmanager
@@ -212,7 +228,7 @@ class SqliteDriver:
                 raise
             try:
                 for pragma in (f"pragma busy_timeout = {BUSY_TIMEOUT_MS}", "pragma foreign_keys = 1", *pragmas):
-                    await connection.execute_fetchall(pragma)
+                    await _set(connection, pragma)
             except BaseException:
                 await connection.close()  # its thread would keep the process alive
                 raise

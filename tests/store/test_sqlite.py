@@ -57,6 +57,19 @@ async def test_a_database_file_that_was_deleted_is_written_back_with_all_that_it
     assert len((await store.reads.list_tasks(*ALL)).items) == 5
 
 
+async def test_a_start_waits_for_another_that_makes_the_same_new_file(file: Path) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        driver = SqliteDriver(str(file))
+        opening = asyncio.create_task(driver.open())
+        await asyncio.sleep(0.1)
+        assert not opening.done()
+        other.execute("commit")
+        await asyncio.wait_for(opening, 5)
+        assert other.execute("pragma journal_mode").fetchone() == ("wal",)
+        await driver.close()
+
+
 async def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
     file = tmp_path / "var" / "taskhook.db"
     async with open_store(str(file)) as store:
