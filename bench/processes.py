@@ -38,14 +38,15 @@ def process(
     folder: str,
     env: Mapping[str, str],
     cores: set[int] = SERVICE,
+    under: Sequence[str] = (),
 ) -> Iterator[int]:
     """A Python process, from its first answer at that path until the block ends; the process id.
 
-    One without a port is taken to be there at once.
+    One without a port is taken to be there at once. `under` is the program that runs it, if another one does.
     """
     with (Path(folder) / "log").open("ab") as log:
         started = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*under, sys.executable, *arguments],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             stdout=log,

@@ -19,6 +19,7 @@ from bench import (
     deliveries,
     end_to_end,
     headroom,
+    instructions,
     memory,
     parts,
     replicas,
@@ -35,6 +36,7 @@ LOADS: dict[str, Load] = {
     "callbacks-sqlite": callbacks.on_sqlite,
     "callbacks-postgresql": callbacks.on_postgres,
     "parts": parts.of_a_callback,
+    "instructions": instructions.of_a_request,
     "tasks-sqlite": creating.on_sqlite,
     "tasks-postgresql": creating.on_postgres,
     "deliveries": deliveries.to_one_endpoint,
@@ -48,7 +50,7 @@ LOADS: dict[str, Load] = {
     "polls-postgresql": waiting.polls_on_postgres,
     "replicas": replicas.on_postgres,
 }
-BY_NAME = ("parts", "polls-postgresql")
+BY_NAME = ("parts", "instructions", "polls-postgresql")
 """Measured only when asked for, so that the rest ends in some minutes."""
 QUICK = 0.1
 STORED = 200_000

@@ -5,6 +5,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import asdict
 
 from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
@@ -46,8 +47,7 @@ class _Traced(msgspec.Struct, kw_only=True):
     trace: TraceContext | None = None
 
 
-_IN_DOCUMENT = _TaskDocument.__struct_fields__
-_in_document = attrgetter(*_IN_DOCUMENT)
+_in_document = attrgetter(*_TaskDocument.__struct_fields__)
 _read_document = msgspec.json.Decoder(_TaskDocument).decode
 _read_traced = msgspec.json.Decoder(_Traced).decode
 _read_endpoint = msgspec.json.Decoder(Endpoint).decode
@@ -93,7 +93,7 @@ def task_from_row(row: Row) -> Task:
         due_at=time_or_null(due_ms),
         deadline_at=from_ms(deadline_ms),
         finished_at=time_or_null(finished_ms),
-        **{name: getattr(document, name) for name in _IN_DOCUMENT},
+        **asdict(document),
     )
 
 

@@ -1,0 +1,108 @@
+"""How many instructions a request takes, and in whose code, counted by Valgrind, however busy the machine is.
+
+The kernel's are not among them. What Valgrind runs is some fifty times slower, so nothing of it tells a time.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench.calls import callback_requests, create_requests, load, request, service_env
+from bench.figures import Figure, Plan
+from bench.processes import free_port, process
+from bench.stock import Stock
+
+COUNT, WARM = 600, 100
+BARE = "a bare request"
+TARGETS = {"a callback": 1 / 0.6, "a task accepted": 1 / 0.5}
+"""In bare requests: no more can be spent where so much of the bare route's speed is wanted."""
+SHARES = {"libpython": "interpreter", "python": "interpreter", "libsqlite3": "SQLite", "libc.so": "libc"}
+_LIBRARY = re.compile(r"(c?)ob=\((\d+)\)(?: (.*))?")
+_COST = re.compile(r"[+*\d-]")
+
+
+def of_a_request(plan: Plan) -> Sequence[Figure]:
+    if shutil.which("valgrind") is None:
+        raise SystemExit("Instructions are counted by valgrind, which is not here (Debian: apt-get install valgrind).")
+    count = plan.of(COUNT) + WARM
+    found = {BARE: _of_the_bare_route(create_requests(count))} | {
+        name: _of_the_service(name, count) for name in ("an answer without work", *TARGETS)
+    }
+    return [_figure(name, parts, found[BARE].total()) for name, parts in found.items()]
+
+
+def _of_the_bare_route(requests: Sequence[bytes]) -> Counter[str]:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        return _count(["-m", "bench.bare", str(port)], port, "/", folder, {}, requests)
+
+
+def _of_the_service(name: str, count: int) -> Counter[str]:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        env = service_env(port, folder)
+        requests = [request("GET", "/healthz")] * count
+        if name == "a callback":
+            stock = Stock(env["TASKHOOK_DATABASE_URL"], endpoint_url="http://127.0.0.1:9/hook")
+            requests = callback_requests(stock.fill(running=count))
+        elif name == "a task accepted":
+            requests = create_requests(count)
+        return _count(["-m", "service", "web"], port, "/readyz", folder, env, requests)
+
+
+def _count(
+    arguments: Sequence[str], port: int, path: str, folder: str, env: Mapping[str, str], requests: Sequence[bytes]
+) -> Counter[str]:
+    """Of each request behind the first ones, by the library that they are in."""
+    profile = Path(folder) / "profile"
+    under = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}")
+    with process(arguments, port, path, folder, env, under=under) as pid:
+        load(port, requests[:WARM], pid)
+        _tell_valgrind("--zero", pid)
+        load(port, requests[WARM:], pid)
+        _tell_valgrind("--dump", pid)
+    seen = Counter[str]()
+    for library, instructions in _read(profile.with_name("profile.1")):
+        seen[library] += instructions
+    return Counter({library: round(total / len(requests[WARM:])) for library, total in seen.items()})
+
+
+def _tell_valgrind(what: str, pid: int) -> None:
+    subprocess.run(["callgrind_control", what, str(pid)], check=True, capture_output=True)
+
+
+def _read(profile: Path) -> Iterator[tuple[str, int]]:
+    """The lines of Callgrind's format that are costs of the function itself; behind `calls=` is that of the called."""
+    names: dict[str, str] = {}
+    library, is_of_called = "", False
+    for line in profile.read_text().splitlines():
+        if named := _LIBRARY.fullmatch(line):
+            called, number, path = named.groups()
+            name = names.setdefault(number, Path(path or "").name)
+            library = library if called else name
+        elif line.startswith("calls="):
+            is_of_called = True
+        elif _COST.match(line):
+            if not is_of_called:
+                yield library, int(line.split()[1])
+            is_of_called = False
+
+
+def _figure(name: str, parts: Counter[str], bare: int) -> Figure:
+    shares = Counter[str]()
+    for library, count in parts.items():
+        shares[next((share for start, share in SHARES.items() if library.startswith(start)), "others")] += count
+    told = ", ".join(f"{share} {count // 1000:,}" for share, count in shares.most_common())
+    return Figure(
+        name=f"instructions: {name}",
+        unit="thousand",
+        values=(parts.total() / 1000,),
+        yardsticks=() if name == BARE else (bare / 1000,),
+        target=TARGETS.get(name),
+        at_most=True,
+        note=told,
+    )
