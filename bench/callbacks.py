@@ -11,7 +11,7 @@ from bench.figures import Figure, Pair, Plan, ratio_figure
 from bench.processes import free_port, process
 from bench.stock import Stock
 
-COUNT = 6_000
+COUNT = 3_000
 
 
 def on_sqlite(plan: Plan) -> Sequence[Figure]:

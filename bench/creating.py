@@ -7,7 +7,7 @@ from bench.calls import bare, create_requests, load, new_database, service_env
 from bench.figures import Figure, Pair, Plan, ratio_figure
 from bench.processes import free_port, process
 
-COUNT = 6_000
+COUNT = 3_000
 
 
 def on_sqlite(plan: Plan) -> Sequence[Figure]:

@@ -14,7 +14,7 @@ from bench.figures import Figure, Plan
 from bench.processes import SERVICE, cpu_seconds, free_port, process, tool, until
 from bench.stock import Stock, count_rows, make_due
 
-COUNT = 10_000
+COUNT = 5_000
 CONCURRENCY = 64
 LEAD_S = 3.0
 """From the start of the service until all is due at once."""

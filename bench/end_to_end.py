@@ -24,7 +24,7 @@ from bench.figures import Figure, Plan
 from bench.processes import cpu_seconds, cpu_seconds_of_all, free_port, process, until
 from tests.support.postgres import Server
 
-COUNT = 3_000
+COUNT = 2_000
 IN_FLIGHT = 100
 PACED_S = 4.0
 """How long a load of so many a second lasts."""

@@ -22,11 +22,12 @@ class Proxy:
         self.port: int = self._socket.getsockname()[1]
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._turn = 0
 
     async def start(self) -> Self:
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, sock=self._socket)
+            self._server = await asyncio.start_server(self._accept, sock=self._socket)
         return self
 
     async def stop(self) -> None:
@@ -34,7 +35,9 @@ class Proxy:
             self._server.close()
         self._socket.close()
         self.cut()
-        await asyncio.sleep(0)
+        for serving in self._serving:
+            serving.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -51,6 +54,11 @@ class Proxy:
         """From now on; what is open is reset."""
         self.ports = list(ports)
         self.cut()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
