@@ -1,7 +1,10 @@
 """Times: aware UTC datetimes inside, integer milliseconds in columns, RFC 3339 outside."""
 
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+
+from msgspec import to_builtins
+
+_MS = timedelta(milliseconds=1)
 
 
 def to_ms(at: datetime) -> int:
@@ -14,16 +17,10 @@ def from_ms(ms: int) -> datetime:
 
 def after(at: datetime, seconds: float) -> datetime:
     """That much later, cut to milliseconds."""
-    return at + timedelta(milliseconds=round(seconds * 1000))
+    return at + round(seconds * 1000) * _MS
 
 
 def rfc3339(at: datetime) -> str:
-    """Always with milliseconds and Z, so that the texts sort like the times."""
-    seconds, ms = divmod(to_ms(at), 1000)
-    return f"{to_the_second(seconds)}.{ms:03d}Z"
-
-
-@lru_cache(1024)
-def to_the_second(seconds: int) -> str:
-    """Of Unix time, without the Z. What is told together is mostly about the same seconds, so most of it is known."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+    """Always with milliseconds and Z, so that the texts sort like the times; what is finer is cut off."""
+    text: str = to_builtins(at.astimezone(UTC))  # the quickest way; it leaves out microseconds that are 0
+    return f"{text[:23]}Z" if at.microsecond else f"{text[:19]}.000Z"
