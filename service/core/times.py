@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import to_builtins
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
 
@@ -12,7 +13,7 @@ def to_ms(at: datetime) -> int:
 
 
 def from_ms(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    return _EPOCH + ms * _MS  # exactly: a float of seconds is a microsecond off some centuries from now
 
 
 def after(at: datetime, seconds: float) -> datetime:
