@@ -6,10 +6,10 @@ An endpoint has subscribed; no worker runs, so that taking callbacks alone count
 import tempfile
 from collections.abc import Sequence
 
-from bench.calls import bare, callback_requests, load, new_database, service_env
+from bench.calls import bare, load, new_database, service_env
 from bench.figures import Figure, Pair, Plan, ratio_figure
 from bench.processes import free_port, process
-from bench.stock import Stock
+from bench.stock import awaited_callbacks
 
 COUNT = 3_000
 
@@ -30,8 +30,7 @@ def _one_round(count: int, database_url: str | None) -> Pair:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder, database_url)
-        stock = Stock(env["TASKHOOK_DATABASE_URL"], endpoint_url="http://127.0.0.1:9/hook")
-        requests = callback_requests(stock.fill(running=count))
+        requests = awaited_callbacks(env["TASKHOOK_DATABASE_URL"], count)
         with process(["-m", "service", "web"], port, "/readyz", folder, env) as pid:
             seen = load(port, requests, pid)
     return seen, bare(requests)

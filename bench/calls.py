@@ -43,6 +43,11 @@ def request(method: str, path: str, body: str = "") -> bytes:
     return (head + body).encode()
 
 
+def probes(count: int) -> list[bytes]:
+    """The requests with the least work behind them."""
+    return [request("GET", "/healthz")] * count
+
+
 def create_requests(count: int) -> list[bytes]:
     return [request("POST", "/v1/tasks", CREATE)] * count
 

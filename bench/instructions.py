@@ -8,16 +8,22 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.calls import callback_requests, create_requests, load, request, service_env
+from bench.calls import create_requests, load, probes, service_env
 from bench.figures import Figure, Plan
 from bench.processes import free_port, process
-from bench.stock import Stock
+from bench.stock import awaited_callbacks
 
 COUNT, WARM = 600, 100
 BARE = "a bare request"
+ASKED: dict[str, Callable[[str, int], Sequence[bytes]]] = {
+    "an answer without work": lambda _, count: probes(count),
+    "a callback": awaited_callbacks,
+    "a task accepted": lambda _, count: create_requests(count),
+}
+"""So many requests, and what must be in the database for them."""
 TARGETS = {"a callback": 1.67, "a task accepted": 2.0}
 """In bare requests: what 0.6 and 0.5 of the bare route's speed leave."""
 SHARES = {"libpython": "interpreter", "python": "interpreter", "libsqlite3": "SQLite", "libc.so": "libc"}
@@ -30,7 +36,7 @@ def of_a_request(plan: Plan) -> Sequence[Figure]:
         raise SystemExit("Instructions are counted by valgrind, which is not here (Debian: apt-get install valgrind).")
     count = plan.of(COUNT) + WARM
     found = {BARE: _of_the_bare_route(create_requests(count))} | {
-        name: _of_the_service(name, count) for name in ("an answer without work", *TARGETS)
+        name: _of_the_service(asked, count) for name, asked in ASKED.items()
     }
     return [_figure(name, parts, found[BARE].total()) for name, parts in found.items()]
 
@@ -41,16 +47,11 @@ def _of_the_bare_route(requests: Sequence[bytes]) -> Counter[str]:
         return _count(["-m", "bench.bare", str(port)], port, "/", folder, {}, requests)
 
 
-def _of_the_service(name: str, count: int) -> Counter[str]:
+def _of_the_service(asked: Callable[[str, int], Sequence[bytes]], count: int) -> Counter[str]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder)
-        requests = [request("GET", "/healthz")] * count
-        if name == "a callback":
-            stock = Stock(env["TASKHOOK_DATABASE_URL"], endpoint_url="http://127.0.0.1:9/hook")
-            requests = callback_requests(stock.fill(running=count))
-        elif name == "a task accepted":
-            requests = create_requests(count)
+        requests = asked(env["TASKHOOK_DATABASE_URL"], count)
         return _count(["-m", "service", "web"], port, "/readyz", folder, env, requests)
 
 
@@ -65,19 +66,17 @@ def _count(
         _tell_valgrind("--zero", pid)
         load(port, requests[WARM:], pid)
         _tell_valgrind("--dump", pid)
-    seen = Counter[str]()
-    for library, instructions in _read(profile.with_name("profile.1")):
-        seen[library] += instructions
-    return Counter({library: round(total / len(requests[WARM:])) for library, total in seen.items()})
+    seen = _read(profile.with_name("profile.1"))
+    return Counter({library: round(total / (len(requests) - WARM)) for library, total in seen.items()})
 
 
 def _tell_valgrind(what: str, pid: int) -> None:
     subprocess.run(["callgrind_control", what, str(pid)], check=True, capture_output=True)
 
 
-def _read(profile: Path) -> Iterator[tuple[str, int]]:
-    """The lines of Callgrind's format that are costs of the function itself; behind `calls=` is that of the called."""
-    names: dict[str, str] = {}
+def _read(profile: Path) -> Counter[str]:
+    """By library. Callgrind tells functions' own costs, and behind `calls=` those of the called, which don't count."""
+    seen, names = Counter[str](), dict[str, str]()
     library, is_of_called = "", False
     for line in profile.read_text().splitlines():
         if named := _LIBRARY.fullmatch(line):
@@ -88,8 +87,9 @@ def _read(profile: Path) -> Iterator[tuple[str, int]]:
             is_of_called = True
         elif _COST.match(line):
             if not is_of_called:
-                yield library, int(line.split()[1])
+                seen[library] += int(line.split()[1])
             is_of_called = False
+    return seen
 
 
 def _figure(name: str, parts: Counter[str], bare: int) -> Figure:

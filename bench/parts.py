@@ -4,10 +4,10 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from bench.calls import bare, callback_requests, load, request, service_env
+from bench.calls import bare, load, probes, service_env
 from bench.figures import Figure, Plan
 from bench.processes import free_port, process
-from bench.stock import Stock
+from bench.stock import awaited_callbacks
 
 COUNT = 4_000
 STEPS = {
@@ -26,11 +26,10 @@ def _one_round(count: int) -> dict[str, Any]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder)
-        stock = Stock(env["TASKHOOK_DATABASE_URL"], endpoint_url="http://127.0.0.1:9/hook")
-        callbacks = callback_requests(stock.fill(running=count))
+        callbacks = awaited_callbacks(env["TASKHOOK_DATABASE_URL"], count)
         with process(["-m", "service", "web"], port, "/readyz", folder, env) as pid:
             asked = {
-                "an answer without work": [request("GET", "/healthz")] * count,
+                "an answer without work": probes(count),
                 "a callback": callbacks,
                 "a duplicate callback": callbacks,
             }
@@ -39,5 +38,12 @@ def _one_round(count: int) -> dict[str, Any]:
 
 def _figure(name: str, seen: Sequence[dict[str, Any]], beside: Sequence[dict[str, Any]]) -> Figure:
     cpu_us, bare_us = tuple(one["cpu_us"] for one in seen), tuple(one["cpu_us"] for one in beside)
-    named = {"values": cpu_us, "yardsticks": bare_us, "cpu_us": cpu_us, "bare_us": bare_us}
-    return Figure(name=f"step by step, SQLite: {name}", unit="us", note=STEPS[name], **named)
+    return Figure(
+        name=f"step by step, SQLite: {name}",
+        unit="us",
+        values=cpu_us,
+        yardsticks=bare_us,
+        cpu_us=cpu_us,
+        bare_us=bare_us,
+        note=STEPS[name],
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from bench.calls import SECRET
+from bench.calls import SECRET, callback_requests
 from service.core.delivery import Delivery, Endpoint
 from service.core.event import Event, render_body
 from service.core.signing import render_secret
@@ -135,6 +135,11 @@ class Stock:
 
 def _chunks(count: int) -> list[range]:
     return [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+
+
+def awaited_callbacks(url: str, count: int) -> list[bytes]:
+    """Of as many running tasks, which are in the store then, with an endpoint for their events."""
+    return callback_requests(Stock(url, endpoint_url="http://127.0.0.1:9/hook").fill(running=count))
 
 
 def make_due(path: str, table: str, in_s: float) -> None:

@@ -34,7 +34,6 @@ class Proxy:
         if self._server is not None:
             self._server.close()
         self._socket.close()
-        self.cut()
         for serving in self._serving:
             serving.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
