@@ -265,6 +265,7 @@ async def test_a_callback_before_the_answer_to_the_submit_ends_the_task(
     fake, prompt = world.fakes[provider], new_prompt()
     plan = fake.script(prompt, submit=[accept(0.5, callback_first=True)], callback="success")
     task = await run(service, fake, prompt)
+    await until(lambda: plan.callback_answers)  # a long poll may hear of the commit first
     assert [one.status for one in plan.callback_answers] == [200]
     assert (task["status"], task["tracking"]["via"]) == ("succeeded", "callback")
     assert task["provider_task_id"] == plan.job.id
