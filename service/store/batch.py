@@ -69,6 +69,7 @@ class Batch:
         self._clear()
 
     def _clear(self) -> None:
+        self._is_dirty = False
         self._dirty_tasks: set[str] = set()
         self._dirty_deliveries: set[str] = set()
         self._dirty_endpoints: set[str] = set()
@@ -149,6 +150,7 @@ class Batch:
 
     def apply(self, change: Change) -> Change:
         """The change's values are the present ones from here on."""
+        self._is_dirty = True
         for task in change.tasks:
             before = self._tasks.get(task.id)
             self._tasks[task.id] = task
@@ -186,6 +188,7 @@ class Batch:
         ]
 
     def put_delivery(self, delivery: Delivery) -> None:
+        self._is_dirty = True
         self._deliveries[delivery.id] = delivery
         self._dirty_deliveries.add(delivery.id)
         if delivery.status == "pending" and delivery.due_at is not None and delivery.due_at <= self.env.now():
@@ -193,14 +196,17 @@ class Batch:
 
     async def flush(self) -> None:
         """Writes each table with one statement for all its rows; events wait for `publish`."""
-        await self._lock_changed_endpoints()
-        changed = [rows.endpoint_to_row(self._endpoints[key]) for key in sorted(self._dirty_endpoints)]
-        await self._many(rows.UPSERT_ENDPOINT, changed)
+        if not self._is_dirty:
+            return
+        if self._dirty_endpoints:
+            await self._write_endpoints()
         await self._write_tasks()
         await self._write_deliveries()
         await self._hold()
-        await self._write_pauses()
-        await self._write_calls()
+        if self._pauses:
+            await self._write_pauses()
+        if self._calls:
+            await self._write_calls()
         self._clear()
 
     async def publish(self) -> None:
@@ -223,6 +229,11 @@ class Batch:
 
     async def _set_counter(self, name: str, value: int) -> None:
         await self.session.execute("update counters set value = ? where name = ?", (value, name))
+
+    async def _write_endpoints(self) -> None:
+        await self._lock_changed_endpoints()
+        changed = [rows.endpoint_to_row(self._endpoints[key]) for key in sorted(self._dirty_endpoints)]
+        await self._many(rows.UPSERT_ENDPOINT, changed)
 
     async def _lock_changed_endpoints(self) -> None:
         """Raises Contended when one that was read without a lock has changed meanwhile."""

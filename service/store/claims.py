@@ -88,6 +88,7 @@ _NEXT_DEADLINE = f"select deadline_ms from tasks where {EXPIRING} order by deadl
 _NEXT_FLYING = f"select due_ms from tasks where {FLYING} order by due_ms limit 1"
 _NEXT = f"select ({_NEXT_SUBMIT}), ({_NEXT_DEADLINE}), ({_NEXT_FLYING})"
 _LAST_POLL = f"select min(deadline_ms) from tasks where {FLYING}"
+_read_used = msgspec.json.Decoder(dict[int, int]).decode
 
 
 async def next_due_task(session: ReadSession, provider: str) -> datetime | None:
@@ -205,7 +206,7 @@ async def read_account(session: ReadSession, provider: str, limits: Limits) -> A
     if not found:
         return AccountState(paused_until=from_ms(0), window=window, breaker=Breaker())
     paused_ms, used, state = found[0]
-    window = replace(window, used=msgspec.json.decode(used, type=dict[int, int]))
+    window = replace(window, used=_read_used(used))
     return AccountState(paused_until=from_ms(paused_ms), window=window, breaker=rows.breaker_from_text(state))
 
 
@@ -218,7 +219,7 @@ async def _limit_row(batch: Batch, name: str, window: Window) -> tuple[datetime,
     if not found:
         return from_ms(0), window
     paused_ms, used = found[0]
-    return from_ms(paused_ms), replace(window, used=msgspec.json.decode(used, type=dict[int, int]))
+    return from_ms(paused_ms), replace(window, used=_read_used(used))
 
 
 async def _save_window(session: Session, name: str, window: Window) -> None:
@@ -251,6 +252,7 @@ select lane, (select d.due_ms from deliveries d where d.lane = lanes.lane and d.
 from lanes where lane is not null
 """
 """Each lane with its earliest due time, one step in the index a lane: what waits in one lane costs no other."""
+_PARCEL_COLUMNS = ", ".join([*(f"d.{column}" for column in rows.DELIVERY_COLUMNS.split(", ")), "e.body"])
 
 
 async def find_lanes(session: ReadSession) -> list[tuple[str, datetime]]:
@@ -325,9 +327,8 @@ async def _take_at_rate(
 
 
 async def _take(batch: Batch, lane: str, endpoint: Endpoint | None, limit: int, lease_s: float) -> list[Parcel]:
-    columns = ", ".join(f"d.{column.strip()}" for column in rows.DELIVERY_COLUMNS.split(","))
     sql = f"""
-    select {columns}, e.body from deliveries d join events e on e.id = d.event_id
+    select {_PARCEL_COLUMNS} from deliveries d join events e on e.id = d.event_id
     where d.lane = ? and d.{OPEN} and d.due_ms <= ? order by d.due_ms limit ?
     {batch.driver.skip_locked("d")}
     """

@@ -74,36 +74,32 @@ class SqliteSession:
 
 
 class _Transaction:
-    """A session for SQLite's own thread, where each statement is simply a call."""
+    """A session for SQLite's own thread, where each statement is simply a call; `_transact` translates its errors."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
     async def fetch(self, sql: str, params: Params = ()) -> list[Row]:
-        with _passing_errors():
-            return self.connection.execute(sql, params).fetchall()
+        return self.connection.execute(sql, params).fetchall()
 
     async def execute(self, sql: str, params: Params = ()) -> int:
-        with _passing_errors():
-            return self.connection.execute(sql, params).rowcount
+        return self.connection.execute(sql, params).rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
-        with _passing_errors():
-            self.connection.executemany(sql, rows)
+        self.connection.executemany(sql, rows)
 
 
 def _transact(connection: sqlite3.Connection, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-    try:
-        with _passing_errors():
+    with _passing_errors():
+        try:
             connection.execute("begin immediate")
-        answer = _run_through(work(_Transaction(connection)))
-        with _passing_errors():
+            answer = _run_through(work(_Transaction(connection)))
             connection.execute("commit")
-    except BaseException:
-        if connection.in_transaction:  # a full disk has rolled it back already
-            with suppress(sqlite3.Error):
-                connection.execute("rollback")
-        raise
+        except BaseException:
+            if connection.in_transaction:  # a full disk has rolled it back already
+                with suppress(sqlite3.Error):
+                    connection.execute("rollback")
+            raise
     return answer
 
 
