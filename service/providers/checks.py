@@ -54,15 +54,18 @@ def _check_choice(name: str, value: str | None, allowed: Sequence[str], otherwis
 
 
 def _check_aspect_ratio(model: Model, value: str | None) -> Iterator[FieldError]:
+    if value is None or value in model.aspect_ratios:
+        return
     sizes = _describe_sizes(model)
     otherwise = f"give size: {sizes}" if sizes else "leave it out"
     yield from _check_choice("aspect_ratio", value, model.aspect_ratios, otherwise)
 
 
 def _check_size(model: Model, task_input: TaskInput) -> Iterator[FieldError]:
-    size, allowed = task_input.size, _describe_sizes(model)
+    size = task_input.size
     if size is None:
         return
+    allowed = _describe_sizes(model)
     if not allowed:
         ratios = ", ".join(model.aspect_ratios)
         otherwise = f"give aspect_ratio: one of {ratios}" if ratios else "leave it out"
@@ -122,6 +125,8 @@ def _check_translation(model: Model, translate: bool | None) -> Iterator[FieldEr
 
 
 def _check_options(model: Model, task_input: TaskInput, reserved: frozenset[str]) -> Iterator[FieldError]:
+    if not task_input.options:
+        return
     declared = {option.name: option for option in model.options}
     taken = {_plain(name) for name in reserved}
     for name, value in task_input.options.items():

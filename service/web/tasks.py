@@ -97,7 +97,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
     started = time.monotonic()
     key, wanted = check_key(call.header(b"idempotency-key")), call.body
-    request = fingerprint(wanted)
+    request = "" if key is None else fingerprint(wanted)
     try:
         access, model = await check_task(web, wanted)
     except InvalidRequest:  # what a request is judged by changes, such as names and settings; its answer does not
