@@ -1,6 +1,7 @@
 """Times: aware UTC datetimes inside, integer milliseconds in columns, RFC 3339 outside."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from msgspec import to_builtins
 
@@ -12,7 +13,9 @@ def to_ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
+@lru_cache(1 << 12)
 def from_ms(ms: int) -> datetime:
+    """Remembered, since `now` is asked for several times a millisecond and a row is read several times in its life."""
     return _EPOCH + ms * _MS  # exactly: a float of seconds is a microsecond off some centuries from now
 
 
