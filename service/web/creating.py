@@ -90,7 +90,7 @@ async def _get_answered(web: Web, task_id: str) -> Task:
 
 def resolve_model(providers: Mapping[str, Access], name: str) -> tuple[Access, Model]:
     """`provider/model`, or a bare name for the first configured provider that has it. Raises InvalidRequest."""
-    found = [(access, model) for access, model in _models(providers) if _is_called(name, access, model)]
+    found = [(access, model) for access in providers.values() if (model := _find_model(access, name))]
     for access, model in found:
         if access.account is not None:
             return access, model
@@ -111,8 +111,8 @@ def _models(providers: Mapping[str, Access]) -> Iterator[tuple[Access, Model]]:
             yield access, model
 
 
-def _is_called(name: str, access: Access, model: Model) -> bool:
-    return name.endswith(model.name) and name in (model.name, _full(access, model))
+def _find_model(access: Access, name: str) -> Model | None:
+    return access.provider.capabilities.model(name.removeprefix(f"{access.provider.id}/"))
 
 
 def _full(access: Access, model: Model) -> str:
