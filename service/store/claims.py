@@ -17,7 +17,7 @@ from service.providers.base import Limits
 from service.store import faults, rows
 from service.store.batch import Batch
 from service.store.driver import ReadSession, Row, Session
-from service.store.queries import OPEN
+from service.store.queries import FLYING, OPEN
 
 EXPIRE_MAX = 200
 TURN_S = 0.02
@@ -70,24 +70,24 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
-FLYING = "provider = ? and step in ('sending', 'unconfirmed', 'tracking')"
+IN_FLIGHT = f"provider = ? and {FLYING}"
 WAITING = "provider = ? and step = 'submit'"
 EXPIRING = f"{WAITING} and deadline_ms >= 0"
 """All that wait, in the words of the index of their deadlines."""
 _SELECT = f"select {rows.TASK_COLUMNS} from tasks where"
-_DUE_FLYING = f"{_SELECT} {FLYING} and due_ms <= ? order by due_ms limit ?"
+_DUE_FLYING = f"{_SELECT} {IN_FLIGHT} and due_ms <= ? order by due_ms limit ?"
 _DUE_UNPOLLED = f"""
-{_SELECT} {FLYING} and due_ms <= ? and (step <> 'tracking' or deadline_ms <= ?) order by due_ms limit ?
+{_SELECT} {IN_FLIGHT} and due_ms <= ? and (step <> 'tracking' or deadline_ms <= ?) order by due_ms limit ?
 """
 _DUE_SUBMITS = f"{_SELECT} {WAITING} and due_ms <= ? order by due_ms limit ?"
 _EXPIRED_SUBMITS = f"{_SELECT} {EXPIRING} and deadline_ms <= ? order by deadline_ms limit ?"
-_PROBE_POLL = f"{_SELECT} {FLYING} and step = 'tracking' order by due_ms limit 1"
+_PROBE_POLL = f"{_SELECT} {IN_FLIGHT} and step = 'tracking' order by due_ms limit 1"
 _NEXT_SUBMIT = f"select due_ms from tasks where {WAITING} order by due_ms limit 1"
 """Not `min`: a planner that takes them for few would gather all of them from another index."""
 _NEXT_DEADLINE = f"select deadline_ms from tasks where {EXPIRING} order by deadline_ms limit 1"
-_NEXT_FLYING = f"select due_ms from tasks where {FLYING} order by due_ms limit 1"
+_NEXT_FLYING = f"select due_ms from tasks where {IN_FLIGHT} order by due_ms limit 1"
 _NEXT = f"select ({_NEXT_SUBMIT}), ({_NEXT_DEADLINE}), ({_NEXT_FLYING})"
-_LAST_POLL = f"select min(deadline_ms) from tasks where {FLYING}"
+_LAST_POLL = f"select min(deadline_ms) from tasks where {IN_FLIGHT}"
 _read_used = msgspec.json.Decoder(dict[int, int]).decode
 
 
@@ -234,7 +234,7 @@ async def _submit_room(session: ReadSession, account: AccountState, limits: Limi
     room = account.window.room(claim.now)
     if room == 0:
         return 0
-    sql = f"select count(*) from (select 1 from tasks where {FLYING} and step <> 'unconfirmed' limit ?) as flying"
+    sql = f"select count(*) from (select 1 from tasks where {IN_FLIGHT} and step <> 'unconfirmed' limit ?) as flying"
     in_flight = (await session.fetch(sql, (claim.provider, limits.max_in_flight)))[0][0]
     return min(room, limits.max_in_flight - int(in_flight))
 

@@ -13,7 +13,7 @@ from service.core.event import EventType
 from service.core.times import from_ms, to_ms
 from service.providers.base import Limits
 from service.store import rows
-from service.store.claims import FLYING, WAITING, read_account
+from service.store.claims import IN_FLIGHT, WAITING, read_account
 from service.store.driver import ReadSession, Row
 from service.store.overdue import find_overdue_task
 from service.store.pulse import COUNT_MAX
@@ -86,7 +86,7 @@ async def account_load(session: ReadSession, provider: str, limits: Limits, now:
     account = await read_account(session, provider, limits)
     return Load(
         used=limits.submits - account.window.room(now),
-        in_flight=await _count(session, FLYING, provider),
+        in_flight=await _count(session, IN_FLIGHT, provider),
         waiting=await _count(session, WAITING, provider),
         paused_until=account.paused_until,
         breaker=account.breaker,

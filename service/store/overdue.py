@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from service.core.times import from_ms, to_ms
 from service.providers.base import Limits
-from service.store.claims import EXPIRING, FLYING, WAITING, find_lanes, read_account
+from service.store.claims import EXPIRING, IN_FLIGHT, WAITING, find_lanes, read_account
 from service.store.driver import ReadSession
 
 LATE_S = 60.0
@@ -24,11 +24,11 @@ async def find_overdue_task(session: ReadSession, provider: str, limits: Limits,
     until_ms = to_ms(now - timedelta(seconds=LATE_S))
     account = await read_account(session, provider, limits)
     unpolled = "(step <> 'tracking' or deadline_ms <= ?)" if account.shuts("poll", now) else "due_ms <= ?"
-    flying = f"select due_ms from tasks where {FLYING} and due_ms <= ? and {unpolled} order by due_ms limit 1"
+    flying = f"select due_ms from tasks where {IN_FLIGHT} and due_ms <= ? and {unpolled} order by due_ms limit 1"
     expiring = f"select deadline_ms from tasks where {EXPIRING} and deadline_ms <= ? order by deadline_ms limit 1"
     queries = {flying: (until_ms, until_ms), expiring: (until_ms,)}
     if not account.shuts("submit", now) and account.window.room(now) == limits.submits:
-        in_flight = f"select count(*) from (select 1 from tasks where {FLYING} limit ?) as flying"
+        in_flight = f"select count(*) from (select 1 from tasks where {IN_FLIGHT} limit ?) as flying"
         if (await session.fetch(in_flight, (provider, limits.max_in_flight)))[0][0] < limits.max_in_flight:
             queries[f"select due_ms from tasks where {WAITING} and due_ms <= ? order by due_ms limit 1"] = (until_ms,)
     found = [row for sql, params in queries.items() for row in await session.fetch(sql, (provider, *params))]

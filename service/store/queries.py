@@ -13,7 +13,8 @@ from service.store.driver import Driver
 FINAL = "('succeeded', 'failed', 'canceled')"
 OPEN = "status in ('pending', 'sending')"
 STATED = "length(status) > 0"
-GIVEN_UP = "status in ('failed', 'held', 'parked')"
+GIVEN_UP = "(status = 'failed' or status = 'held' or status = 'parked')"
+FLYING = "(step = 'sending' or step = 'unconfirmed' or step = 'tracking')"
 """In the words of the partial indexes: a planner goes by them, since it can't know what a parameter will be."""
 
 

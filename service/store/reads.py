@@ -23,7 +23,7 @@ from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
 from service.store.gathered import Gathered
 from service.store.overdue import find_overdue
-from service.store.queries import FINAL, GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
+from service.store.queries import FINAL, FLYING, GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
 
 T = TypeVar("T")
 NO_EVENT = "evt_" + "0" * 32
@@ -252,7 +252,7 @@ class Reads:
         """What could be done now and is not begun, by its kind."""
         sql = f"""
         select (select count(*) from tasks where step = 'submit' and due_ms <= ?),
-          (select count(*) from tasks where step in ('sending', 'unconfirmed', 'tracking') and due_ms <= ?),
+          (select count(*) from tasks where {FLYING} and due_ms <= ?),
           (select count(*) from deliveries where {OPEN} and due_ms <= ?)
         """
         found = (await self._fetch(sql, *[to_ms(now)] * 3))[0]

@@ -13,7 +13,7 @@ from service.core import lifecycle
 from service.core.problems import Unavailable
 from service.core.task import TaskInput
 from service.core.times import to_ms
-from service.store import sqlite, sqlite_file, upkeep, writer
+from service.store import rows, sqlite, sqlite_file, upkeep, writer
 from service.store.batch import Batch
 from service.store.bus import Bus
 from service.store.driver import Session
@@ -55,6 +55,14 @@ async def test_a_database_file_that_was_deleted_is_written_back_with_all_that_it
     await create(store, 1)
     assert count(file) == 5
     assert len((await store.reads.list_tasks(*ALL)).items) == 5
+
+
+@pytest.mark.parametrize("statement", [rows.UPSERT_TASK, rows.INSERT_ENTRY, rows.UPSERT_DELIVERY, rows.INSERT_ATTEMPT])
+async def test_writing_a_row_makes_no_table_to_compare_it_with(store: Store, statement: str) -> None:
+    async with store.driver.reading() as session:
+        steps = [row[1] for row in await session.fetch(f"explain {statement}", (None,) * statement.count("?"))]
+    assert "Insert" in steps
+    assert "OpenEphemeral" not in steps
 
 
 async def test_a_start_waits_for_another_that_makes_the_same_new_file(file: Path) -> None:
