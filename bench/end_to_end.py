@@ -73,11 +73,11 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def running(server: Server | None = None) -> Iterator[Running]:
+def running(server: Server | None = None, under: Sequence[str] = ()) -> Iterator[Running]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, world(folder) as world_port:
         env = service_env(port, folder, new_database(server) if server else None) | with_provider(world_port)
-        with process(["-m", "service", "serve"], port, "/readyz", folder, env) as pid:
+        with process(["-m", "service", "serve"], port, "/readyz", folder, env, under=under) as pid:
             url = f"http://127.0.0.1:{world_port}/hook"
             ask(port, "/v1/endpoints", {"url": url, "max_in_flight": IN_FLIGHT})
             yield Running(pid=pid, port=port, world_port=world_port, cpu_s=_meter(pid, server))

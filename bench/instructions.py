@@ -9,23 +9,25 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from bench.calls import create_requests, load, probes, service_env
+from bench.end_to_end import running
 from bench.figures import Figure, Plan
 from bench.processes import free_port, process
 from bench.stock import awaited_callbacks
 
 COUNT, WARM = 600, 100
-BARE = "a bare request"
+BARE, WHOLE = "a bare request", "a whole task"
 ASKED: dict[str, Callable[[str, int], Sequence[bytes]]] = {
     "an answer without work": lambda _, count: probes(count),
     "a callback": awaited_callbacks,
     "a task accepted": lambda _, count: create_requests(count),
 }
 """So many requests, and what must be in the database for them."""
-TARGETS = {"a callback": 1.67, "a task accepted": 2.0}
-"""In bare requests: what 0.6 and 0.5 of the bare route's speed leave."""
+TARGETS = {"a callback": 1.67, "a task accepted": 2.0, WHOLE: 9.5}
+"""In bare requests; the first two are what 0.6 and 0.5 of the bare route's speed leave."""
 SHARES = {"libpython": "interpreter", "python": "interpreter", "libsqlite3": "SQLite", "libc.so": "libc"}
 _LIBRARY = re.compile(r"(c?)ob=\((\d+)\)(?: (.*))?")
 _COST = re.compile(r"[+*\d-]")
@@ -34,40 +36,54 @@ _COST = re.compile(r"[+*\d-]")
 def of_a_request(plan: Plan) -> Sequence[Figure]:
     if shutil.which("valgrind") is None:
         raise SystemExit("Instructions are counted by valgrind, which is not here (Debian: apt-get install valgrind).")
-    count = plan.of(COUNT) + WARM
-    found = {BARE: _of_the_bare_route(create_requests(count))} | {
-        name: _of_the_service(asked, count) for name, asked in ASKED.items()
-    }
+    count = plan.of(COUNT)
+    found = {BARE: _of_the_bare_route(count)} | {name: _of_the_service(asked, count) for name, asked in ASKED.items()}
+    found[WHOLE] = _of_whole_tasks(count)
     return [_figure(name, parts, found[BARE].total()) for name, parts in found.items()]
 
 
-def _of_the_bare_route(requests: Sequence[bytes]) -> Counter[str]:
+def _of_the_bare_route(count: int) -> Counter[str]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        return _count(["-m", "bench.bare", str(port)], port, "/", folder, {}, requests)
+        arguments = ["-m", "bench.bare", str(port)]
+        return _of_requests(arguments, port, "/", folder, {}, create_requests(WARM + count))
 
 
 def _of_the_service(asked: Callable[[str, int], Sequence[bytes]], count: int) -> Counter[str]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder)
-        requests = asked(env["TASKHOOK_DATABASE_URL"], count)
-        return _count(["-m", "service", "web"], port, "/readyz", folder, env, requests)
+        requests = asked(env["TASKHOOK_DATABASE_URL"], WARM + count)
+        return _of_requests(["-m", "service", "web"], port, "/readyz", folder, env, requests)
 
 
-def _count(
+def _of_requests(
     arguments: Sequence[str], port: int, path: str, folder: str, env: Mapping[str, str], requests: Sequence[bytes]
 ) -> Counter[str]:
-    """Of each request behind the first ones, by the library that they are in."""
-    profile = Path(folder) / "profile"
-    under = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}")
-    with process(arguments, port, path, folder, env, under=under) as pid:
-        load(port, requests[:WARM], pid)
-        _tell_valgrind("--zero", pid)
-        load(port, requests[WARM:], pid)
-        _tell_valgrind("--dump", pid)
+    left, profile = iter(requests), Path(folder) / "profile"
+    with process(arguments, port, path, folder, env, under=_valgrind(profile)) as pid:
+        return _count(profile, pid, len(requests) - WARM, lambda count: load(port, list(islice(left, count)), pid))
+
+
+def _of_whole_tasks(count: int) -> Counter[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        profile = Path(folder) / "profile"
+        with running(under=_valgrind(profile)) as service:
+            return _count(profile, service.pid, count, service.take)
+
+
+def _valgrind(profile: Path) -> Sequence[str]:
+    return ("valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}")
+
+
+def _count(profile: Path, pid: int, count: int, send: Callable[[int], object]) -> Counter[str]:
+    """Of each of so many behind the first ones, by the library that they are in."""
+    send(WARM)
+    _tell_valgrind("--zero", pid)
+    send(count)
+    _tell_valgrind("--dump", pid)
     seen = _read(profile.with_name("profile.1"))
-    return Counter({library: round(total / (len(requests) - WARM)) for library, total in seen.items()})
+    return Counter({library: round(total / count) for library, total in seen.items()})
 
 
 def _tell_valgrind(what: str, pid: int) -> None:
