@@ -50,10 +50,12 @@ class _Opened(msgspec.Struct, frozen=True, kw_only=True):
         return "_Opened()"
 
     def mask(self, outcome: delivering.Outcome) -> delivering.Outcome:
-        """A subscriber may send back what it got."""
+        """A subscriber may send back what it got; most say nothing."""
+        texts = {name: text for name in ("excerpt", "error", "location") if (text := getattr(outcome, name))}
+        if not texts:
+            return outcome
         known = [*self.headers.values(), *self.secrets, *secrets_in_url(self.url)]
-        texts = {name: getattr(outcome, name) for name in ("excerpt", "error", "location")}
-        return replace(outcome, **{name: text and mask(text, known) for name, text in texts.items()})
+        return replace(outcome, **{name: mask(text, known) for name, text in texts.items()})
 
 
 class DeliveryWork:
