@@ -54,8 +54,6 @@ def _check_choice(name: str, value: str | None, allowed: Sequence[str], otherwis
 
 
 def _check_aspect_ratio(model: Model, value: str | None) -> Iterator[FieldError]:
-    if value is None or value in model.aspect_ratios:
-        return
     sizes = _describe_sizes(model)
     otherwise = f"give size: {sizes}" if sizes else "leave it out"
     yield from _check_choice("aspect_ratio", value, model.aspect_ratios, otherwise)
