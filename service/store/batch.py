@@ -104,18 +104,17 @@ class Batch:
     async def _load_idempotency(self, missing: set[str]) -> None:
         if not missing:
             return
-        sql = f"select {rows.IDEMPOTENCY_KEY_COLUMNS} from idempotency_keys where {self.driver.any_of('key')}"
-        for row in await self.session.fetch(sql, (self.driver.many(missing),)):
+        condition, named = self.driver.any_of("key", missing)
+        sql = f"select {rows.IDEMPOTENCY_KEY_COLUMNS} from idempotency_keys where {condition}"
+        for row in await self.session.fetch(sql, (named,)):
             key = rows.idempotency_key_from_row(row)
             self._idempotency[key.key] = key
 
     async def _rows(self, table: str, columns: str, missing: set[str], lock: str) -> list[Row]:
         if not missing:
             return []
-        if len(missing) == 1:  # the rule where little goes on, and much less work for SQLite than a list
-            return await self.session.fetch(f"select {columns} from {table} where id = ? {lock}", tuple(missing))
-        sql = f"select {columns} from {table} where {self.driver.any_of('id')} order by id {lock}"
-        return await self.session.fetch(sql, (self.driver.many(missing),))
+        condition, named = self.driver.any_of("id", missing)
+        return await self.session.fetch(f"select {columns} from {table} where {condition} order by id {lock}", (named,))
 
     def see_task(self, task: Task) -> Task:
         """A row read in this transaction; the value here wins, since it is newer."""

@@ -1,6 +1,6 @@
 """What the store needs of a database, and the few words in which the dialects differ."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -57,8 +57,8 @@ class Driver(Protocol):
         """Whether nobody else has the turn of this name; it is kept until the transaction ends."""
         ...
 
-    def any_of(self, column: str) -> str:
-        """A condition: the column is one of the values of one parameter, which `many` makes."""
+    def any_of(self, column: str, values: Collection[str]) -> tuple[str, Any]:
+        """A condition with its one parameter: the column is one of the values."""
         ...
 
     def aside(self, column: str) -> str:
@@ -72,8 +72,6 @@ class Driver(Protocol):
         through the whole table in the order of its ids instead.
         """
         ...
-
-    def many(self, values: Iterable[str]) -> Any: ...
 
     async def open(self) -> None: ...
 

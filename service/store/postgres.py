@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -100,17 +100,14 @@ class PostgresDriver:
         found = await session.fetch("select pg_try_advisory_xact_lock(?, hashtext(?))", (TURNS, name))
         return bool(found[0][0])
 
-    def any_of(self, column: str) -> str:
-        return f"{column} = any(?)"
+    def any_of(self, column: str, values: Collection[str]) -> tuple[str, Any]:
+        return f"{column} = any(?)", storable(list(values))
 
     def aside(self, column: str) -> str:
         return column
 
     def leading(self, column: str) -> str:
         return f"{column} = any(array[?])"  # to a planner not a constant, by which nothing need be sorted
-
-    def many(self, values: Iterable[str]) -> list[str]:
-        return storable(list(values))
 
     # --- connections --------------------------------------------------------------------------------------------------
 

@@ -74,14 +74,15 @@ class Reads:
         return rows.task_from_row(found)
 
     async def _find_tasks(self, ids: Collection[str]) -> dict[str, Row | None]:
-        sql = f"select {rows.TASK_COLUMNS} from tasks where {self._driver.any_of('id')}"
-        found = {row[0]: row for row in await self._fetch(sql, self._driver.many(ids))}
+        condition, named = self._driver.any_of("id", ids)
+        sql = f"select {rows.TASK_COLUMNS} from tasks where {condition}"
+        found = {row[0]: row for row in await self._fetch(sql, named)}
         return {task_id: found.get(task_id) for task_id in ids}
 
     async def _find_ends(self, ids: Collection[str]) -> dict[str, str]:
-        status = self._driver.aside("status")
-        sql = f"select id, status from tasks where {self._driver.any_of('id')} and {status} in {FINAL}"
-        return dict(await self._fetch(sql, self._driver.many(ids)))
+        condition, named = self._driver.any_of("id", ids)
+        sql = f"select id, status from tasks where {condition} and {self._driver.aside('status')} in {FINAL}"
+        return dict(await self._fetch(sql, named))
 
     async def get_endpoint(self, endpoint_id: str) -> Endpoint:
         found = await self._one("select id, doc from endpoints where id = ?", endpoint_id, "endpoint")
@@ -172,8 +173,8 @@ class Reads:
         if len(types) == 1:
             sql, params = f"{sql} and {self._driver.leading('type')}", [*params, types[0]]
         elif types:  # together they are most of all events
-            column = self._driver.aside("type")
-            sql, params = f"{sql} and {self._driver.any_of(column)}", [*params, self._driver.many(types)]
+            condition, named = self._driver.any_of(self._driver.aside("type"), types)
+            sql, params = f"{sql} and {condition}", [*params, named]
         order = "type, seq" if len(types) == 1 else "seq"
         return [_event(row) for row in await self._fetch(f"{sql} order by {order} limit ?", *params, limit)]
 
@@ -216,10 +217,10 @@ class Reads:
         return _page(await self._fetch(sql, *params), limit, rows.delivery_from_row)
 
     async def attempts_of(self, delivery_ids: list[str]) -> dict[str, list[Attempt]]:
-        condition = self._driver.any_of("delivery_id")
+        condition, named = self._driver.any_of("delivery_id", delivery_ids)
         sql = f"select {rows.ATTEMPT_COLUMNS} from attempts where {condition} order by delivery_id, number"
         found: dict[str, list[Attempt]] = {delivery_id: [] for delivery_id in delivery_ids}
-        for row in await self._fetch(sql, self._driver.many(delivery_ids)):
+        for row in await self._fetch(sql, named):
             found[row[0]].append(rows.attempt_from_row(row))
         return found
 

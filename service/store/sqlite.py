@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -164,17 +164,16 @@ class SqliteDriver:
     async def take_turn(self, session: object, name: str) -> bool:
         return True
 
-    def any_of(self, column: str) -> str:
-        return f"{column} in (select value from json_each(?))"
+    def any_of(self, column: str, values: Collection[str]) -> tuple[str, Any]:
+        if len(values) == 1:  # the rule where little goes on; a list would be a table of its own
+            return f"{column} = ?", next(iter(values))
+        return f"{column} in (select value from json_each(?))", msgspec.json.encode(list(values)).decode()
 
     def aside(self, column: str) -> str:
         return f"+{column}"
 
     def leading(self, column: str) -> str:
         return f"{column} = ?"
-
-    def many(self, values: Iterable[str]) -> str:
-        return msgspec.json.encode(list(values)).decode()
 
     async def open(self) -> None:
         self._is_open = True

@@ -198,7 +198,6 @@ async def delete_old(writer: Writer, now: datetime, days: float) -> int:
 async def _delete(batch: Batch, table: str, ids: Iterable[Any]) -> int:
     gone = list(ids)
     if gone:
-        await batch.session.execute(
-            f"delete from {table} where {batch.driver.any_of('id')}", (batch.driver.many(gone),)
-        )
+        condition, named = batch.driver.any_of("id", gone)
+        await batch.session.execute(f"delete from {table} where {condition}", (named,))
     return len(gone)
