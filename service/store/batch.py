@@ -69,7 +69,6 @@ class Batch:
         self._clear()
 
     def _clear(self) -> None:
-        self._is_dirty = False
         self._dirty_tasks: set[str] = set()
         self._dirty_deliveries: set[str] = set()
         self._dirty_endpoints: set[str] = set()
@@ -153,7 +152,6 @@ class Batch:
 
     def apply(self, change: Change) -> Change:
         """The change's values are the present ones from here on."""
-        self._is_dirty = True
         for task in change.tasks:
             before = self._tasks.get(task.id)
             self._tasks[task.id] = task
@@ -191,7 +189,6 @@ class Batch:
         ]
 
     def put_delivery(self, delivery: Delivery) -> None:
-        self._is_dirty = True
         self._deliveries[delivery.id] = delivery
         self._dirty_deliveries.add(delivery.id)
         if delivery.status == "pending" and delivery.due_at is not None and delivery.due_at <= self.env.now():
@@ -199,12 +196,12 @@ class Batch:
 
     async def flush(self) -> None:
         """Writes each table with one statement for all its rows; events wait for `publish`."""
-        if not self._is_dirty:
-            return
         if self._dirty_endpoints:
             await self._write_endpoints()
-        await self._write_tasks()
-        await self._write_deliveries()
+        if self._dirty_tasks or self._entries or self._new_keys:
+            await self._write_tasks()
+        if self._dirty_deliveries or self._attempts:
+            await self._write_deliveries()
         await self._hold()
         if self._pauses:
             await self._write_pauses()
@@ -306,6 +303,7 @@ class Batch:
         changed = [rows.delivery_to_row(self._deliveries[key]) for key in sorted(self._dirty_deliveries)]
         await self._many(rows.UPSERT_DELIVERY, changed)
         await self._many(rows.INSERT_ATTEMPT, [rows.attempt_to_row(attempt) for attempt in self._attempts])
+        self._dirty_deliveries, self._attempts = set(), []  # `publish` writes without a flush after it
 
     async def _hold(self, lock: str = "") -> None:
         """Before the counters are locked, since rows may be waited for; and after it, for what came in between.

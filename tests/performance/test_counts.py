@@ -168,6 +168,19 @@ async def test_callbacks_at_once_are_one_transaction_whatever_their_number(site:
     assert answers() <= 8
 
 
+async def test_a_delivery_is_written_once_however_often_its_batch_is(site: CountedSite) -> None:
+    async def work(one: batch.Batch) -> None:
+        one.apply(lifecycle.cancel(make_task(site.env), site.env))
+        await one.flush()
+        await one.publish()
+        await one.flush()
+
+    await site.writer.change(Keys(), lambda _: Change(endpoints=(make_endpoint(site.env),)))
+    site.counts.reset()
+    await site.writer.run(work)
+    assert site.counts.statements["insert into deliveries (id,"] == 1, site.counts.statements
+
+
 @pytest.mark.parametrize("count", [16, 100])
 async def test_tasks_created_at_once_are_one_transaction_whatever_their_number(site: CountedSite, count: int) -> None:
     async with site.client() as client:
