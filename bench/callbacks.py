@@ -6,8 +6,8 @@ An endpoint has subscribed; no worker runs, so that taking callbacks alone count
 import tempfile
 from collections.abc import Sequence
 
-from bench.calls import bare, load, new_database, service_env
-from bench.figures import Figure, Pair, Plan, ratio_figure
+from bench.calls import PROTOTYPE, TASKHOOK, bare, load, new_database, service_env
+from bench.figures import WITHOUT, Figure, Pair, Plan, ratio_figure
 from bench.processes import free_port, process
 from bench.stock import awaited_callbacks
 
@@ -15,8 +15,13 @@ COUNT = 3_000
 
 
 def on_sqlite(plan: Plan) -> Sequence[Figure]:
-    found = [_one_round(plan.of(COUNT), None) for _ in range(plan.rounds)]
-    return [ratio_figure("callbacks, SQLite", found, 0.6)]
+    kinds = (TASKHOOK, PROTOTYPE)
+    found = [[_one_round(plan.of(COUNT), None, program) for program in kinds] for _ in range(plan.rounds)]
+    ours, prototype = zip(*found, strict=True)
+    return [
+        ratio_figure("callbacks, SQLite", ours, 0.6),
+        ratio_figure("callbacks, SQLite: a prototype", prototype, note=WITHOUT),
+    ]
 
 
 def on_postgres(plan: Plan) -> Sequence[Figure]:
@@ -26,11 +31,11 @@ def on_postgres(plan: Plan) -> Sequence[Figure]:
     return [ratio_figure("callbacks, PostgreSQL", found, 0.45, "the server shares its core with the load")]
 
 
-def _one_round(count: int, database_url: str | None) -> Pair:
+def _one_round(count: int, database_url: str | None, program: Sequence[str] = TASKHOOK) -> Pair:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder, database_url)
         requests = awaited_callbacks(env["TASKHOOK_DATABASE_URL"], count)
-        with process(["-m", "service", "web"], port, "/readyz", folder, env) as pid:
+        with process([*program, "web"], port, "/readyz", folder, env) as pid:
             seen = load(port, requests, pid)
     return seen, bare(requests)

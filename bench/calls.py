@@ -19,6 +19,8 @@ from tests.support.postgres import Server, command, find_binaries
 
 SECRET, KEY = "a secret of the benchmark alone", "key-of-the-benchmark"
 CONNECTIONS = 64
+TASKHOOK, PROTOTYPE = ("-m", "service"), ("-m", "bench.prototype")
+"""What is measured, and the same work without its features; each takes `web` or `serve`."""
 CALLBACK = (
     '{{"code":200,"msg":"BFL image generated successfully.","data":{{"taskId":"{id}","info":'
     '{{"originImageUrl":"https://example.com/original/{id}.jpg",'

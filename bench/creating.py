@@ -3,16 +3,21 @@
 import tempfile
 from collections.abc import Sequence
 
-from bench.calls import bare, create_requests, load, new_database, service_env
-from bench.figures import Figure, Pair, Plan, ratio_figure
+from bench.calls import PROTOTYPE, TASKHOOK, bare, create_requests, load, new_database, service_env
+from bench.figures import WITHOUT, Figure, Pair, Plan, ratio_figure
 from bench.processes import free_port, process
 
 COUNT = 3_000
 
 
 def on_sqlite(plan: Plan) -> Sequence[Figure]:
-    found = [_one_round(plan.of(COUNT), None) for _ in range(plan.rounds)]
-    return [ratio_figure("tasks accepted, SQLite", found, 0.5)]
+    kinds = (TASKHOOK, PROTOTYPE)
+    found = [[_one_round(plan.of(COUNT), None, program) for program in kinds] for _ in range(plan.rounds)]
+    ours, prototype = zip(*found, strict=True)
+    return [
+        ratio_figure("tasks accepted, SQLite", ours, 0.5),
+        ratio_figure("tasks accepted, SQLite: a prototype", prototype, note=WITHOUT),
+    ]
 
 
 def on_postgres(plan: Plan) -> Sequence[Figure]:
@@ -22,10 +27,10 @@ def on_postgres(plan: Plan) -> Sequence[Figure]:
     return [ratio_figure("tasks accepted, PostgreSQL", found, 0.5, "the server shares its core with the load")]
 
 
-def _one_round(count: int, database_url: str | None) -> Pair:
+def _one_round(count: int, database_url: str | None, program: Sequence[str] = TASKHOOK) -> Pair:
     port, requests = free_port(), create_requests(count)
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder, database_url)
-        with process(["-m", "service", "web"], port, "/readyz", folder, env) as pid:
+        with process([*program, "web"], port, "/readyz", folder, env) as pid:
             seen = load(port, requests, pid)
     return seen, bare(requests)

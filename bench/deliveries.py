@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bench.calls import ask, bare_us, service_env, world
-from bench.figures import Figure, Plan
+from bench.calls import PROTOTYPE, TASKHOOK, ask, bare_us, service_env, world
+from bench.figures import WITHOUT, Figure, Plan, ratio_figure
 from bench.processes import SERVICE, cpu_seconds, free_port, process, tool, until
 from bench.stock import Stock, count_rows, make_due
 
@@ -28,21 +28,15 @@ def to_one_endpoint(plan: Plan) -> Sequence[Figure]:
         filled = f"{folder}/filled.db"
         Stock(f"sqlite:///{filled}", endpoint_url=url, max_in_flight=CONCURRENCY).fill(waiting=count)
         body = _one_body(filled)
-        found = [
-            (_one_round(filled, folder, hook_port, count), _bare_posts(url, count, body), bare_us(2_000))
-            for _ in range(plan.rounds)
-        ]
+        found = []
+        for _ in range(plan.rounds):
+            ours, prototype = (_one_round(filled, folder, hook_port, count, one) for one in (TASKHOOK, PROTOTYPE))
+            beside = {"per_s": _bare_posts(url, count, body)["per_s"], "cpu_us": bare_us(2_000)}
+            found.append((ours, prototype, beside))
+    note = f"yardstick: aiohttp alone, {CONCURRENCY} at a time, as the endpoint's max_in_flight"
     return [
-        Figure(
-            name="deliveries, SQLite",
-            unit="/s",
-            values=tuple(seen["per_s"] for seen, _, _ in found),
-            yardsticks=tuple(beside["per_s"] for _, beside, _ in found),
-            target=0.7,
-            cpu_us=tuple(seen["cpu_us"] for seen, _, _ in found),
-            bare_us=tuple(bare for _, _, bare in found),
-            note=f"yardstick: aiohttp alone, {CONCURRENCY} at a time, as the endpoint's max_in_flight",
-        )
+        ratio_figure("deliveries, SQLite", [(ours, beside) for ours, _, beside in found], 0.7, note),
+        ratio_figure("deliveries, SQLite: a prototype", [(one, beside) for _, one, beside in found], note=WITHOUT),
     ]
 
 
@@ -57,7 +51,7 @@ def _bare_posts(url: str, count: int, body: bytes) -> dict[str, float]:
     return told
 
 
-def _one_round(filled: str, folder: str, hook_port: int, count: int) -> dict[str, Any]:
+def _one_round(filled: str, folder: str, hook_port: int, count: int, program: Sequence[str]) -> dict[str, Any]:
     path, port = f"{folder}/taskhook.db", free_port()
     for old in Path(folder).glob("taskhook.db*"):
         old.unlink()
@@ -65,7 +59,7 @@ def _one_round(filled: str, folder: str, hook_port: int, count: int) -> dict[str
     make_due(path, "deliveries", LEAD_S)
     ask(hook_port, "/figures")
     began = time.monotonic()
-    with process(["-m", "service", "serve"], port, "/readyz", folder, service_env(port, folder)) as pid:
+    with process([*program, "serve"], port, "/readyz", folder, service_env(port, folder)) as pid:
         time.sleep(max(LEAD_S - 0.5 - (time.monotonic() - began), 0.0))
         before = cpu_seconds(pid)
         until(lambda: not count_rows(path, "deliveries", OPEN), "all is delivered", 0.2)

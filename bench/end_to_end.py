@@ -9,6 +9,8 @@ from functools import partial
 import msgspec
 
 from bench.calls import (
+    PROTOTYPE,
+    TASKHOOK,
     ask,
     bare,
     create_requests,
@@ -70,11 +72,13 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def running(server: Server | None = None, under: Sequence[str] = ()) -> Iterator[Running]:
+def running(
+    server: Server | None = None, under: Sequence[str] = (), program: Sequence[str] = TASKHOOK
+) -> Iterator[Running]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, world(folder) as world_port:
         env = service_env(port, folder, new_database(server) if server else None) | with_provider(world_port)
-        with process(["-m", "service", "serve"], port, "/readyz", folder, env, under=under) as pid:
+        with process([*program, "serve"], port, "/readyz", folder, env, under=under) as pid:
             url = f"http://127.0.0.1:{world_port}/hook"
             ask(port, "/v1/endpoints", {"url": url, "max_in_flight": IN_FLIGHT})
             yield Running(pid=pid, port=port, world_port=world_port, cpu_s=_meter(pid, server))
@@ -105,6 +109,21 @@ def on_sqlite(plan: Plan) -> Sequence[Figure]:
         _latency("callback to subscriber at 100/s, p99", few, 0.99, 3.3),
         *_beside("a bare request at 100/s", [one.bare for one in beside]),
         *_beside("a page written and synced 100 times a second", [one.synced for one in beside]),
+        *_of_the_prototype(plan),
+    ]
+
+
+def _of_the_prototype(plan: Plan) -> list[Figure]:
+    full = _full(plan, plan.few_rounds, None, PROTOTYPE)
+    few = []
+    for _ in range(plan.few_rounds):
+        with running(program=PROTOTYPE) as prototype:
+            prototype.take(WARM)
+            few.append(_paced(prototype, FEW_PER_S, plan).ms)
+    return [
+        *_costs("a prototype", full, None, None),
+        _latency("a prototype: callback to subscriber at 100/s, p50", few, 0.5),
+        _latency("a prototype: callback to subscriber at 100/s, p99", few, 0.99),
     ]
 
 
@@ -118,10 +137,10 @@ Lived = tuple[Lives, dict[str, float]]
 """And the bare route beside it."""
 
 
-def _full(plan: Plan, rounds: int, server: Server | None) -> list[Lived]:
+def _full(plan: Plan, rounds: int, server: Server | None, program: Sequence[str] = TASKHOOK) -> list[Lived]:
     found = []
     for _ in range(rounds):
-        with running(server) as service:
+        with running(server, program=program) as service:
             count = plan.of(COUNT)
             found.append((service.take(count), bare(create_requests(count))))
     return found
@@ -155,7 +174,9 @@ def _costs(on: str, full: Sequence[Lived], most_us: float | None, most_bare: flo
     ]
 
 
-def _latency(name: str, seen: Sequence[Sequence[float]], share: float, target: float, note: str = "") -> Figure:
+def _latency(
+    name: str, seen: Sequence[Sequence[float]], share: float, target: float | None = None, note: str = ""
+) -> Figure:
     """Of the milliseconds of each round."""
     values = tuple(sorted(ms)[int(len(ms) * share)] for ms in seen)
     return Figure(name=name, unit="ms", values=values, target=target, at_most=True, note=note)

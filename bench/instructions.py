@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from bench.calls import create_requests, load, probes, service_env
+from bench.calls import PROTOTYPE, TASKHOOK, create_requests, load, probes, service_env
 from bench.end_to_end import running
 from bench.figures import Figure, Plan
 from bench.processes import free_port, process
 from bench.stock import awaited_callbacks
 
 COUNT, WARM = 600, 100
-BARE, WHOLE = "a bare request", "a whole task"
+BARE, WHOLE, AT_LEAST = "a bare request", "a whole task", ", a prototype"
 ASKED: dict[str, Callable[[str, int], Sequence[bytes]]] = {
     "an answer without work": lambda _, count: probes(count),
     "a callback": awaited_callbacks,
@@ -37,8 +37,12 @@ def of_a_request(plan: Plan) -> Sequence[Figure]:
     if shutil.which("valgrind") is None:
         raise SystemExit("Instructions are counted by valgrind, which is not here (Debian: apt-get install valgrind).")
     count = plan.of(COUNT)
-    found = {BARE: _of_the_bare_route(count)} | {name: _of_the_service(asked, count) for name, asked in ASKED.items()}
-    found[WHOLE] = _of_whole_tasks(count)
+    found = {BARE: _of_the_bare_route(count)}
+    for name, asked in ASKED.items():
+        found[name] = _of_the_service(asked, count, TASKHOOK)
+        if name in TARGETS:
+            found[f"{name}{AT_LEAST}"] = _of_the_service(asked, count, PROTOTYPE)
+    found |= {WHOLE: _of_whole_tasks(count, TASKHOOK), f"{WHOLE}{AT_LEAST}": _of_whole_tasks(count, PROTOTYPE)}
     return [_figure(name, parts, found[BARE].total()) for name, parts in found.items()]
 
 
@@ -49,12 +53,12 @@ def _of_the_bare_route(count: int) -> Counter[str]:
         return _of_requests(arguments, port, "/", folder, {}, create_requests(WARM + count))
 
 
-def _of_the_service(asked: Callable[[str, int], Sequence[bytes]], count: int) -> Counter[str]:
+def _of_the_service(asked: Callable[[str, int], Sequence[bytes]], count: int, program: Sequence[str]) -> Counter[str]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder)
         requests = asked(env["TASKHOOK_DATABASE_URL"], WARM + count)
-        return _of_requests(["-m", "service", "web"], port, "/readyz", folder, env, requests)
+        return _of_requests([*program, "web"], port, "/readyz", folder, env, requests)
 
 
 def _of_requests(
@@ -65,10 +69,10 @@ def _of_requests(
         return _count(profile, pid, len(requests) - WARM, lambda count: load(port, list(islice(left, count)), pid))
 
 
-def _of_whole_tasks(count: int) -> Counter[str]:
+def _of_whole_tasks(count: int, program: Sequence[str]) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         profile = Path(folder) / "profile"
-        with running(under=_valgrind(profile)) as service:
+        with running(under=_valgrind(profile), program=program) as service:
             return _count(profile, service.pid, count, service.take)
 
 

@@ -1,15 +1,14 @@
 """Two replicas of web and worker beside one, on PostgreSQL: as measured here, and as it is with a core for each."""
 
-import tempfile
 from collections.abc import Sequence
 
 from bench.calls import new_database
 from bench.figures import Figure, Plan
 from bench.processes import CORES
-from bench.sizing import Figures, one_round
-from tests.support.postgres import Server
+from bench.sizing import Figures, measure
 
-COUNT = 1_000
+COUNT, TURNS = 1_000, 2
+"""Short turns: what else goes on is then the same for one and for two."""
 TARGET = 1.8
 KINDS = {"web": "tasks accepted", "worker": "tasks submitted and delivered"}
 
@@ -17,16 +16,11 @@ KINDS = {"web": "tasks accepted", "worker": "tasks submitted and delivered"}
 def on_postgres(plan: Plan) -> Sequence[Figure]:
     if plan.server is None:
         return []
-    found = [[_one_round(plan.of(COUNT), replicas, plan.server) for replicas in (1, 2)] for _ in range(plan.few_rounds)]
+    found = measure(new_database(plan.server), TURNS * plan.few_rounds, plan.of(COUNT))
     return [figure for kind, what in KINDS.items() for figure in _figures(kind, what, found)]
 
 
-def _one_round(count: int, replicas: int, server: Server) -> Figures:
-    with tempfile.TemporaryDirectory() as folder:
-        return one_round(count, replicas, new_database(server), folder)
-
-
-def _figures(kind: str, what: str, found: list[list[Figures]]) -> list[Figure]:
+def _figures(kind: str, what: str, found: list[tuple[Figures, Figures]]) -> list[Figure]:
     """What was measured; and what the processor time of a task allows where each replica has a core to itself."""
     one, two = ([one for one, _ in found], [two for _, two in found])
     here = f"on {len(CORES)} cores, which run the database, provider and load as well"

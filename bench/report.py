@@ -88,7 +88,7 @@ def renew(found: Mapping[str, list[Figure]], order: Sequence[str]) -> None:
     from bench.plot import draw  # noqa: PLC0415 - takes a second to load, and only the picture needs it
 
     before = msgspec.json.decode(KEPT.read_bytes(), type=Kept).loads if KEPT.exists() else {}
-    loads = dict(sorted({**before, **found}.items(), key=lambda item: _place(item[0], order)))
+    loads = ordered({**before, **found}, order)
     kept = Kept(machine=describe_machine(), loads=loads)
     KEPT.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n")
     draw(loads, PICTURE)
@@ -96,8 +96,13 @@ def renew(found: Mapping[str, list[Figure]], order: Sequence[str]) -> None:
     PAGE.write_text(f"{head}{BEGIN}\n{render(kept)}\n{END}{rest.partition(END)[2]}")
 
 
-def _place(key: str, order: Sequence[str]) -> tuple[int, str]:
-    return next(at for at, name in enumerate(order) if key.startswith(name)), f"{key:>30}"
+def ordered(loads: Mapping[str, list[Figure]], order: Sequence[str]) -> dict[str, list[Figure]]:
+    """As the loads are measured, each in front of its variants; what is measured no more falls away."""
+    return {key: loads[key] for name in order for key in sorted(loads, key=lambda key: f"{key:>30}") if _is(key, name)}
+
+
+def _is(key: str, name: str) -> bool:
+    return key.rstrip("-0123456789") == name
 
 
 def render(kept: Kept) -> str:

@@ -21,7 +21,6 @@ from bench import (
     headroom,
     instructions,
     memory,
-    parts,
     replicas,
     report,
     stored,
@@ -35,7 +34,6 @@ LOADS: dict[str, Load] = {
     "headroom": headroom.tools,
     "callbacks-sqlite": callbacks.on_sqlite,
     "callbacks-postgresql": callbacks.on_postgres,
-    "parts": parts.of_a_callback,
     "instructions": instructions.of_a_request,
     "tasks-sqlite": creating.on_sqlite,
     "tasks-postgresql": creating.on_postgres,
@@ -50,7 +48,7 @@ LOADS: dict[str, Load] = {
     "polls-postgresql": waiting.polls_on_postgres,
     "replicas": replicas.on_postgres,
 }
-BY_NAME = ("parts", "instructions", "polls-postgresql")
+BY_NAME = ("instructions", "polls-postgresql")
 """Measured only when asked for, so that the rest ends in some minutes."""
 QUICK = 0.1
 STORED = 200_000

@@ -35,8 +35,13 @@ def test_a_line_has_figure_yardstick_ratio_and_verdict() -> None:
 
 def test_loads_are_chosen_by_the_beginnings_of_their_names() -> None:
     assert list(chosen(["callbacks", "stored"])) == ["callbacks-sqlite", "callbacks-postgresql", "stored"]
-    assert set(LOADS) - set(chosen([])) == {"parts", "instructions", "polls-postgresql"}
+    assert set(LOADS) - set(chosen([])) == {"instructions", "polls-postgresql"}
     assert not chosen(["nothing"])
+
+
+def test_figures_stand_in_the_order_of_the_loads_without_those_that_are_measured_no_more() -> None:
+    kept = {"stream": [], "stored-1000000": [], "gone": [], "stored-200000": [], "callbacks-sqlite": []}
+    assert list(report.ordered(kept, list(LOADS))) == ["callbacks-sqlite", "stored-200000", "stored-1000000", "stream"]
 
 
 def test_the_page_shows_the_figures_that_were_kept() -> None:
