@@ -6,8 +6,8 @@ An endpoint has subscribed; no worker runs, so that taking callbacks alone count
 import tempfile
 from collections.abc import Sequence
 
-from bench.calls import PROTOTYPE, TASKHOOK, bare, load, new_database, service_env
-from bench.figures import WITHOUT, Figure, Pair, Plan, ratio_figure
+from bench.calls import TASKHOOK, bare, load, new_database, service_env
+from bench.figures import Figure, Pair, Plan, ratio_figure
 from bench.processes import free_port, process
 from bench.stock import awaited_callbacks
 
@@ -15,23 +15,18 @@ COUNT = 3_000
 
 
 def on_sqlite(plan: Plan) -> Sequence[Figure]:
-    kinds = (TASKHOOK, PROTOTYPE)
-    found = [[_one_round(plan.of(COUNT), None, program) for program in kinds] for _ in range(plan.rounds)]
-    ours, prototype = zip(*found, strict=True)
-    return [
-        ratio_figure("callbacks, SQLite", ours, 0.6),
-        ratio_figure("callbacks, SQLite: a prototype", prototype, note=WITHOUT),
-    ]
+    found = [one_round(plan.of(COUNT)) for _ in range(plan.rounds)]
+    return [ratio_figure("callbacks, SQLite", found, 0.6)]
 
 
 def on_postgres(plan: Plan) -> Sequence[Figure]:
     if plan.server is None:
         return []
-    found = [_one_round(plan.of(COUNT), new_database(plan.server)) for _ in range(plan.rounds)]
+    found = [one_round(plan.of(COUNT), new_database(plan.server)) for _ in range(plan.rounds)]
     return [ratio_figure("callbacks, PostgreSQL", found, 0.45, "the server shares its core with the load")]
 
 
-def _one_round(count: int, database_url: str | None, program: Sequence[str] = TASKHOOK) -> Pair:
+def one_round(count: int, database_url: str | None = None, program: Sequence[str] = TASKHOOK) -> Pair:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         env = service_env(port, folder, database_url)

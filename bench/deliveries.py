@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bench.calls import PROTOTYPE, TASKHOOK, ask, bare_us, service_env, world
-from bench.figures import WITHOUT, Figure, Plan, ratio_figure
+from bench.calls import TASKHOOK, ask, bare_us, service_env, world
+from bench.figures import Figure, Pair, Plan, ratio_figure
 from bench.processes import SERVICE, cpu_seconds, free_port, process, tool, until
 from bench.stock import Stock, count_rows, make_due
 
-COUNT = 5_000
+COUNT = 4_000
 CONCURRENCY = 64
 LEAD_S = 3.0
 """From the start of the service until all is due at once."""
@@ -22,22 +22,21 @@ OPEN = "status in ('pending', 'sending')"
 
 
 def to_one_endpoint(plan: Plan) -> Sequence[Figure]:
-    count = plan.of(COUNT)
+    note = f"yardstick: aiohttp alone, {CONCURRENCY} at a time, as the endpoint's max_in_flight"
+    return [ratio_figure("deliveries, SQLite", rounds(plan.of(COUNT), plan.rounds), 0.7, note)]
+
+
+def rounds(count: int, times: int, program: Sequence[str] = TASKHOOK) -> Sequence[Pair]:
+    """So many deliveries each time; beside them those of aiohttp alone, with the processor time of a bare request."""
     with tempfile.TemporaryDirectory() as folder, world(folder) as hook_port:
         url = f"http://127.0.0.1:{hook_port}/hook"
         filled = f"{folder}/filled.db"
         Stock(f"sqlite:///{filled}", endpoint_url=url, max_in_flight=CONCURRENCY).fill(waiting=count)
-        body = _one_body(filled)
-        found = []
-        for _ in range(plan.rounds):
-            ours, prototype = (_one_round(filled, folder, hook_port, count, one) for one in (TASKHOOK, PROTOTYPE))
-            beside = {"per_s": _bare_posts(url, count, body)["per_s"], "cpu_us": bare_us(2_000)}
-            found.append((ours, prototype, beside))
-    note = f"yardstick: aiohttp alone, {CONCURRENCY} at a time, as the endpoint's max_in_flight"
-    return [
-        ratio_figure("deliveries, SQLite", [(ours, beside) for ours, _, beside in found], 0.7, note),
-        ratio_figure("deliveries, SQLite: a prototype", [(one, beside) for _, one, beside in found], note=WITHOUT),
-    ]
+        body, found = _one_body(filled), []
+        for _ in range(times):
+            seen = _one_round(filled, folder, hook_port, count, program)
+            found.append((seen, {**_bare_posts(url, count, body), "cpu_us": bare_us(2_000)}))
+    return found
 
 
 def _one_body(path: str) -> bytes:

@@ -9,7 +9,6 @@ from functools import partial
 import msgspec
 
 from bench.calls import (
-    PROTOTYPE,
     TASKHOOK,
     ask,
     bare,
@@ -22,7 +21,6 @@ from bench.calls import (
     world,
 )
 from bench.figures import Figure, Plan
-from bench.least import least_at
 from bench.processes import cpu_seconds, cpu_seconds_of_all, free_port, process, until
 from tests.support.postgres import Server
 
@@ -93,51 +91,36 @@ def _meter(pid: int, server: Server | None) -> Callable[[], float]:
 
 def on_sqlite(plan: Plan) -> Sequence[Figure]:
     """At full speed; then, in services of the same kind, at a tenth of that, and at 100 a second."""
-    full = _full(plan, plan.rounds, None)
+    full = at_full_speed(plan, plan.rounds)
     tenth = sorted(seen.per_s for seen, _ in full)[len(full) // 2] / 10
-    slow, few, beside = [], [], []
+    slow, few = [], []
     for _ in range(plan.few_rounds):
         with running() as service:
             service.take(WARM)
-            slow.append(_paced(service, tenth, plan).ms)
-            few.append(_paced(service, FEW_PER_S, plan).ms)
-        beside.append(least_at(FEW_PER_S, _paced_count(FEW_PER_S, plan)))
+            slow.append(paced(service, tenth, plan))
+            few.append(paced(service, FEW_PER_S, plan))
     return [
-        *_costs("SQLite", full, 450.0, 9.5),
-        _latency("callback to subscriber at a tenth, p99", slow, 0.99, 10.0, f"at {tenth:.0f}/s"),
-        _latency("callback to subscriber at 100/s, p50", few, 0.5, 1.9),
-        _latency("callback to subscriber at 100/s, p99", few, 0.99, 3.3),
-        *_beside("a bare request at 100/s", [one.bare for one in beside]),
-        *_beside("a page written and synced 100 times a second", [one.synced for one in beside]),
-        *_of_the_prototype(plan),
-    ]
-
-
-def _of_the_prototype(plan: Plan) -> list[Figure]:
-    full = _full(plan, plan.few_rounds, None, PROTOTYPE)
-    few = []
-    for _ in range(plan.few_rounds):
-        with running(program=PROTOTYPE) as prototype:
-            prototype.take(WARM)
-            few.append(_paced(prototype, FEW_PER_S, plan).ms)
-    return [
-        *_costs("a prototype", full, None, None),
-        _latency("a prototype: callback to subscriber at 100/s, p50", few, 0.5),
-        _latency("a prototype: callback to subscriber at 100/s, p99", few, 0.99),
+        *costs("end to end, SQLite", full, 450.0, 9.5),
+        latency("callback to subscriber at a tenth, p99", slow, 0.99, 10.0, f"at {tenth:.0f}/s"),
+        latency("callback to subscriber at 100/s, p50", few, 0.5, 1.9),
+        latency("callback to subscriber at 100/s, p99", few, 0.99, 3.3),
     ]
 
 
 def on_postgres(plan: Plan) -> Sequence[Figure]:
     if plan.server is None:
         return []
-    return _costs("PostgreSQL", _full(plan, plan.few_rounds, plan.server), None, None)
+    full = at_full_speed(plan, plan.few_rounds, plan.server)
+    return costs("end to end, PostgreSQL", full, included="service and database server")
 
 
 Lived = tuple[Lives, dict[str, float]]
 """And the bare route beside it."""
 
 
-def _full(plan: Plan, rounds: int, server: Server | None, program: Sequence[str] = TASKHOOK) -> list[Lived]:
+def at_full_speed(
+    plan: Plan, rounds: int, server: Server | None = None, program: Sequence[str] = TASKHOOK
+) -> list[Lived]:
     found = []
     for _ in range(rounds):
         with running(server, program=program) as service:
@@ -146,19 +129,20 @@ def _full(plan: Plan, rounds: int, server: Server | None, program: Sequence[str]
     return found
 
 
-def _paced(service: Running, rate: float, plan: Plan) -> Lives:
-    return service.take(_paced_count(rate, plan), rate)
+def paced(service: Running, rate: float, plan: Plan) -> tuple[float, ...]:
+    """The milliseconds of each."""
+    return service.take(max(round(rate * PACED_S * plan.part), 50), rate).ms
 
 
-def _paced_count(rate: float, plan: Plan) -> int:
-    return max(round(rate * PACED_S * plan.part), 50)
-
-
-def _costs(on: str, full: Sequence[Lived], most_us: float | None, most_bare: float | None) -> list[Figure]:
+def costs(
+    name: str,
+    full: Sequence[Lived],
+    most_us: float | None = None,
+    most_bare: float | None = None,
+    included: str = "all threads of the service",
+) -> list[Figure]:
     cpu_us, bare_us = tuple(seen.cpu_us for seen, _ in full), tuple(beside["cpu_us"] for _, beside in full)
     speed, bare_speed = tuple(seen.per_s for seen, _ in full), tuple(beside["per_s"] for _, beside in full)
-    included = "service and database server" if on == "PostgreSQL" else "all threads of the service"
-    name = f"end to end, {on}"
     return [
         Figure(name=f"{name}: tasks", unit="/s", values=speed, yardsticks=bare_speed, cpu_us=cpu_us, bare_us=bare_us),
         Figure(name=f"{name}: processor time a task", unit="us", values=cpu_us, target=most_us, at_most=True),
@@ -174,16 +158,9 @@ def _costs(on: str, full: Sequence[Lived], most_us: float | None, most_bare: flo
     ]
 
 
-def _latency(
+def latency(
     name: str, seen: Sequence[Sequence[float]], share: float, target: float | None = None, note: str = ""
 ) -> Figure:
     """Of the milliseconds of each round."""
     values = tuple(sorted(ms)[int(len(ms) * share)] for ms in seen)
     return Figure(name=name, unit="ms", values=values, target=target, at_most=True, note=note)
-
-
-def _beside(name: str, seen: Sequence[tuple[float, float]]) -> list[Figure]:
-    return [
-        Figure(name=f"{name}, {which}", unit="ms", values=tuple(values))
-        for which, values in zip(("p50", "p99"), zip(*seen, strict=True), strict=True)
-    ]

@@ -70,9 +70,6 @@ Pair = tuple[dict[str, Any], dict[str, Any]]
 Load = Callable[[Plan], Sequence[Figure]]
 
 
-WITHOUT = "the same libraries, rows and syncs, without the features"
-
-
 def ratio_figure(name: str, found: Sequence[Pair], target: float | None = None, note: str = "") -> Figure:
     """Of pairs of a figure and its yardstick, as the load generator tells them."""
     return Figure(
