@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from types import NoneType
 from typing import Any, TextIO, cast
 
 import msgspec
@@ -23,7 +22,6 @@ SAME = ("event", "lane", "route", "reason", "cause", "fault_id", "endpoint_id")
 SAME_MAX = 5
 SAME_S = 10.0
 KINDS_MAX = 1_000
-HARMLESS = frozenset({bool, int, float, NoneType})
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
@@ -38,11 +36,8 @@ def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) ->
         structlog.processors.add_log_level,
         _add_time,
         structlog.processors.format_exc_info,  # not the console's own way, which shows the values of variables
-        _escape,
     ]
-    renderer: Any = _to_json
-    if console:
-        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty())
+    renderer: Any = _Console(colors=out.isatty()) if console else _to_json
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -99,8 +94,20 @@ class Throttle:
         return event
 
 
+class _Console(structlog.dev.ConsoleRenderer):
+    def __call__(self, logger: Any, name: str, event: Event) -> str:
+        return super().__call__(logger, name, _escape(event))
+
+
 def _to_json(_logger: Any, _name: str, event: Event) -> str:
-    return _encode(event).decode()
+    """Values are looked at one by one only where the line shows that one of them has to be."""
+    try:
+        line = _encode(event)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return _encode(_escape(event)).decode()
+    if line.isascii() and b"\\" not in line and b"\x7f" not in line:  # other controls are written with a backslash
+        return line.decode()
+    return _encode(_escape(event)).decode()
 
 
 def _add_ids(_logger: Any, _name: str, event: Event) -> Event:
@@ -116,13 +123,11 @@ def _add_time(_logger: Any, _name: str, event: Event) -> Event:
     return event
 
 
-def _escape(_logger: Any, _name: str, event: Event) -> Event:
+def _escape(event: Event) -> Event:
     """Texts from outside can't end a line or steer a terminal, and an exception's lines can't pass for ours."""
     exception = event.pop("exception", None)
     for name, value in event.items():
-        kind = type(value)
-        if kind not in HARMLESS and not (kind is str and value.isprintable()):
-            event[name] = _clean(value)
+        event[name] = _clean(value)
     if exception is not None:
         event["exception"] = "\n".join(f"  {_printable(line)}" for line in str(exception).split("\n"))
     return event

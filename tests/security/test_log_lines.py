@@ -37,6 +37,17 @@ def test_a_value_stays_on_its_line(log: io.StringIO) -> None:
     assert "end" in line
 
 
+@pytest.mark.parametrize("char", [*NASTY.replace("a", "").replace(" ", ""), "\t", "\\"], ids=ascii)
+def test_no_value_does_more_once_it_is_read_from_json(char: str) -> None:
+    structlog.reset_defaults()
+    out = io.StringIO()
+    set_up_logging("debug", "json", out)
+    structlog.get_logger().info("task.created", reason=f"a{char}b", more={f"c{char}d": [f"e{char}f"]})
+    read = json.loads(out.getvalue())
+    assert read["reason"].isprintable()
+    assert repr(read["more"]).isprintable() and all(key.isprintable() for key in read["more"])
+
+
 def test_a_record_of_a_library_stays_on_its_line(log: io.StringIO) -> None:
     logging.getLogger("uvicorn.error").error(
         "refused %s", NASTY.replace("\udcff", "")
