@@ -84,10 +84,10 @@ class Batch:
         lock = self.driver.for_update
         missing = {key for keys in named for key in keys.tasks} - self._tasks.keys()
         for row in await self._rows("tasks", rows.TASK_COLUMNS, missing, lock):
-            self.see_task(rows.task_from_row(row))
+            self.see_task(row)
         missing = {key for keys in named for key in keys.deliveries} - self._deliveries.keys()
         for row in await self._rows("deliveries", rows.DELIVERY_COLUMNS, missing, lock):
-            self.see_delivery(rows.delivery_from_row(row))
+            self.see_delivery(row)
         missing = {key for keys in named for key in keys.endpoints} - self._endpoints.keys()
         await self._load_endpoints(missing)
         missing = {key for keys in named for key in keys.idempotency} - self._idempotency.keys()
@@ -115,13 +115,19 @@ class Batch:
         condition, named = self.driver.any_of("id", missing)
         return await self.session.fetch(f"select {columns} from {table} where {condition} order by id {lock}", (named,))
 
-    def see_task(self, task: Task) -> Task:
-        """A row read in this transaction; the value here wins, since it is newer."""
-        self._known.add(task.id)
-        return self._tasks.setdefault(task.id, task)
+    def see_task(self, row: Row) -> Task:
+        """A row read in this transaction; a value that is here already wins, since it is newer or the same."""
+        task = self._tasks.get(row[0])
+        if task is None:
+            task = self._tasks[row[0]] = rows.task_from_row(row)
+            self._known.add(task.id)
+        return task
 
-    def see_delivery(self, delivery: Delivery) -> Delivery:
-        return self._deliveries.setdefault(delivery.id, delivery)
+    def see_delivery(self, row: Row) -> Delivery:
+        delivery = self._deliveries.get(row[0])
+        if delivery is None:
+            delivery = self._deliveries[row[0]] = rows.delivery_from_row(row)
+        return delivery
 
     def see_endpoint(self, endpoint: Endpoint) -> Endpoint:
         return self._endpoints.setdefault(endpoint.id, endpoint)

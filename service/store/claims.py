@@ -191,7 +191,7 @@ class _Claim:
         before = len(self.begun)
         for row in found:
             try:
-                task = self._batch.see_task(rows.task_from_row(row))
+                task = self._batch.see_task(row)
                 change = self._batch.apply(lifecycle.begin(task, self._batch.env, self._policy))
             except Exception as error:
                 await faults.note(self._batch, row[0], error)
@@ -340,7 +340,7 @@ async def _take(batch: Batch, lane: str, endpoint: Endpoint | None, limit: int, 
 async def _parcel(batch: Batch, row: Row, endpoint: Endpoint | None, lease_s: float) -> Parcel | None:
     """None for a row that can't be read, which is put aside, and for one whose endpoint takes nothing any more."""
     try:
-        known = batch.see_delivery(rows.delivery_from_row(row[:-1]))
+        known = batch.see_delivery(row[:-1])
         delivery, body = delivering.begin(known, batch.env, lease_s, endpoint), row[-1].encode()
     except Exception as error:
         await faults.note(batch, row[0], error)

@@ -17,7 +17,7 @@ from service.core.change import Change
 from service.outbound.client import Poster, ProviderClient
 from service.providers import PROVIDERS
 from service.providers.base import Access, Account
-from service.store import batch, claims
+from service.store import batch, claims, rows
 from service.store.batch import Keys
 from service.store.bus import DELIVERIES, tasks_of
 from service.store.gathered import READ_MAX
@@ -271,18 +271,21 @@ async def test_a_task_is_four_transactions_from_end_to_end_and_no_look(
         urls = CallbackUrls("http://127.0.0.1", site.tokens)
         work = TaskWork(access, account, site.counts, site.writer, provider, urls, site.env, site.metrics)
         site.counts.reset()
-        async with turning(site, lane_of(site, "tasks", work, tasks_of(fake.provider)), build_lane(site, poster)):
+        lanes = lane_of(site, "tasks", work, tasks_of(fake.provider)), build_lane(site, poster)
+        async with turning(site, *lanes):
             site.counts.reset()
-            await create(client)
-            await until(lambda: site.metrics.registry.get_sample_value(*RECORDED) == 1)
-            (task,) = (await site.reads.list_tasks(TaskFilter(), 1, None)).items
-            await call_back(site, client, task.id, task.provider_task_id or "")
-            await until(lambda: site.metrics.registry.get_sample_value(*ATTEMPTS) == 1)
+            with calls_of((rows, "task_from_row"), (rows, "delivery_from_row")) as parsed:
+                await create(client)
+                await until(lambda: site.metrics.registry.get_sample_value(*RECORDED) == 1)
+                (task,) = (await site.reads.list_tasks(TaskFilter(), 1, None)).items
+                await call_back(site, client, task.id, task.provider_task_id or "")
+                await until(lambda: site.metrics.registry.get_sample_value(*ATTEMPTS) == 1)
         await poster.close()
         await provider.close()
     assert site.counts.transactions == 4
     assert sum(site.counts.statements.values()) <= 32 + 6 * site.tells_others, site.counts.statements
     assert site.counts.reads == 1, "that of this test"
+    assert parsed == {"task_from_row": 2 + 1, "delivery_from_row": 1}, "what was claimed where it was made is known"
 
 
 async def test_a_large_callback_is_copied_a_few_times_only(site: CountedSite) -> None:
