@@ -87,14 +87,14 @@ def load(port: int, requests: Sequence[bytes], pid: int, rate: float = 0.0, core
     return {**seen, "cpu_us": (cpu_seconds(pid) - before) / len(requests) * 1e6}
 
 
-def bare(requests: Sequence[bytes], rate: float = 0.0) -> Any:
+def bare(requests: Sequence[bytes]) -> Any:
     """The yardstick: the same load on a route that only reads the body and answers."""
     port = free_port()
     with (
         tempfile.TemporaryDirectory() as folder,
         process(["-m", "bench.bare", str(port)], port, "/", folder, {}) as pid,
     ):
-        return load(port, requests, pid, rate)
+        return load(port, requests, pid)
 
 
 def bare_us(count: int = 6_000) -> float:

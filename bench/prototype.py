@@ -28,16 +28,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bench.stock import INSERT_EVENT, Stock
+from bench.stock import Stock
 from service.app import GC_THRESHOLDS
 from service.core.signing import derive_secret, sign
+from service.core.times import from_ms, rfc3339
 from service.core.tokens import CallbackTokens
+from service.store.driver import Row
 from service.store.queries import OPEN
-from service.store.rows import INSERT_ATTEMPT, INSERT_ENTRY, UPSERT_DELIVERY, UPSERT_TASK
+from service.store.rows import (
+    INSERT_ATTEMPT,
+    INSERT_ENTRY,
+    INSERT_EVENT,
+    INSERT_LABEL,
+    UPSERT_DELIVERY,
+    UPSERT_TASK,
+    endpoint_from_row,
+)
 from service.wiring import RealEnv
 
 PROVIDER, MODEL, ENDED = "fluxapi-ai", "flux-kontext-pro", "task.succeeded"
-INSERT_LABEL = "insert into labels (key, value, task_id) values (?, ?, ?)"
 TABLES = (UPSERT_TASK, INSERT_LABEL, INSERT_ENTRY, INSERT_EVENT, UPSERT_DELIVERY, INSERT_ATTEMPT)
 """In the order that foreign keys ask for."""
 WAITING = f"""
@@ -46,9 +55,7 @@ from deliveries d join events e on e.id = d.event_id
 where d.lane = ? and d.{OPEN} and d.due_ms <= ? order by d.due_ms limit ?
 """
 DUE_MS = 60_000
-AT_ONCE = 64
 JSON = "application/json"
-Row = tuple[Any, ...]
 Tables = dict[str, list[Row]]
 Work = Callable[[sqlite3.Connection, Tables], Any]
 """One caller's part of a transaction: it may read, and adds rows to be written."""
@@ -104,15 +111,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def told(ms: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000)) + f".{ms % 1000:03}Z"
-
-
 class Prototype:
     def __init__(self, *, works: bool) -> None:
         self.works = works
         self.env = RealEnv()
-        self.endpoint_id, self.hook = self.env.new_id("endpoint"), ""
+        self.endpoint_id, self.hook, self.at_once = self.env.new_id("endpoint"), "", 0
         self.last = 0
         secret_key = os.environ["TASKHOOK_SECRET_KEYS"]
         self.tokens, self.secret = CallbackTokens([secret_key], [PROVIDER]), derive_secret(secret_key)
@@ -156,7 +159,7 @@ class Prototype:
 
     async def create(self, request: Request) -> Response:
         asked, task_id, ms = read_asked(await request.body()), self.env.new_id("task"), now_ms()
-        document = Document(input=asked.input, metadata=asked.metadata, created_at=told(ms))
+        document = Document(input=asked.input, metadata=asked.metadata, created_at=rfc3339(from_ms(ms)))
         state = ("queued", "sending", None, 1, ms + DUE_MS) if self.works else ("queued", "submit", None, 0, ms)
         row = (task_id, PROVIDER, MODEL, *state, ms + 3_600_000, None, encode(document).decode())
 
@@ -186,7 +189,8 @@ class Prototype:
         document.result = {"images": [{"url": answered.data.info.result_image_url}]}
         self.last += 1
         event_id, body = self.env.new_id("event"), self.render(named, document).decode()
-        parcel = Parcel(event_id, body, (self.env.new_id("delivery"), event_id, ENDED, task_id, *self.lane()))
+        lane = (self.endpoint_id, None, self.endpoint_id)
+        parcel = Parcel(event_id, body, (self.env.new_id("delivery"), event_id, ENDED, task_id, *lane))
         state = ("succeeded", "done", named, 1, None, deadline_ms, ms)
         tables[UPSERT_TASK].append((task_id, PROVIDER, MODEL, *state, encode(document).decode()))
         tables[INSERT_ENTRY] += [(task_id, 4, ms, "callback.succeeded", "{}"), (task_id, 5, ms, ENDED, "{}")]
@@ -199,9 +203,6 @@ class Prototype:
         return encode({"type": ENDED, "sequence": self.last, "data": {**data, "task": document}})
 
     # --- rows of a delivery -------------------------------------------------------------------------------------------
-
-    def lane(self) -> Row:
-        return (self.endpoint_id, None, self.endpoint_id)
 
     def waiting(self, parcel: Parcel, ms: int) -> Row:
         return (*parcel.row, "pending", ms, ms, None, 0, 0, 0, None, None)
@@ -229,7 +230,7 @@ class Prototype:
         fields = {**document.input, "model": MODEL, "callBackUrl": self.callbacks + self.tokens.sign(PROVIDER, task_id)}
         answered = read_answered(await self.post(self.submits, encode(fields), {"Authorization": "Bearer key"}))
         ms = now_ms()
-        document.submitted_at = told(ms)
+        document.submitted_at = rfc3339(from_ms(ms))
         state = ("running", "tracking", answered.data.task_id, 1, ms + DUE_MS, deadline_ms, None)
         running = (task_id, PROVIDER, MODEL, *state, encode(document).decode())
 
@@ -265,7 +266,7 @@ class Prototype:
 
     def claim(self, connection: sqlite3.Connection, tables: Tables) -> list[Parcel]:
         ms = now_ms()
-        found = connection.execute(WAITING, (self.endpoint_id, ms, AT_ONCE - len(self.running))).fetchall()
+        found = connection.execute(WAITING, (self.endpoint_id, ms, self.at_once - len(self.running))).fetchall()
         parcels = [Parcel(row[0], row[1], row[2:]) for row in found]
         tables[UPSERT_DELIVERY] += [self.begun(parcel, ms) for parcel in parcels]
         return parcels
@@ -291,8 +292,9 @@ class Prototype:
 
     async def take_up(self) -> None:
         """The endpoint that stands in the database, if one does."""
-        for endpoint_id, doc in await self.connection.execute_fetchall("select id, doc from endpoints"):
-            self.endpoint_id, self.hook = endpoint_id, msgspec.json.decode(doc)["url"]
+        for row in await self.connection.execute_fetchall("select id, doc from endpoints"):
+            endpoint = endpoint_from_row(row)
+            self.endpoint_id, self.hook, self.at_once = endpoint.id, endpoint.url, endpoint.max_in_flight
             (due_ms,) = next(iter(await self.connection.execute_fetchall("select min(due_ms) from deliveries")))
             if self.works and due_ms:
                 await asyncio.sleep((due_ms - now_ms()) / 1000)

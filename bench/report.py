@@ -98,7 +98,8 @@ def renew(found: Mapping[str, list[Figure]], order: Sequence[str]) -> None:
 
 def ordered(loads: Mapping[str, list[Figure]], order: Sequence[str]) -> dict[str, list[Figure]]:
     """As the loads are measured, each in front of its variants; what is measured no more falls away."""
-    return {key: loads[key] for name in order for key in sorted(loads, key=lambda key: f"{key:>30}") if _is(key, name)}
+    keys = sorted(loads, key=lambda key: f"{key:>30}")
+    return {key: loads[key] for name in order for key in keys if _is(key, name)}
 
 
 def _is(key: str, name: str) -> bool:

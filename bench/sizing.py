@@ -65,19 +65,10 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     def turn(self, which: slice, count: int) -> Figures:
         """These web replicas take the tasks, while no worker runs; then these workers submit and deliver them."""
         figures = _accept(count, self.ports[which], self.webs[which], self.webhook_url)
-        for pid in self.workers[which]:
-            os.kill(pid, signal.SIGCONT)
+        _signal(self.workers[which], signal.SIGCONT)
         figures |= _work(count, self.ports[0], self.workers[which])
-        self.freeze()
+        _signal(self.workers[which], signal.SIGSTOP)
         return figures
-
-    def freeze(self) -> None:
-        for pid in self.workers:
-            os.kill(pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        for pid in self.workers:
-            os.kill(pid, signal.SIGCONT)
 
 
 ONE, TWO = slice(0, 1), slice(1, 3)
@@ -101,11 +92,16 @@ def fleet(database_url: str | None, folder: str) -> Iterator[Fleet]:
             worker = process(["-m", "service", "worker"], port, "/readyz", folder, settings, ALL)
             workers.append(stack.enter_context(worker))
         here = Fleet(ports=ports, webs=webs, workers=workers, webhook_url=f"http://127.0.0.1:{other}/hook")
-        stack.callback(here.thaw)
-        here.freeze()
+        stack.callback(_signal, workers, signal.SIGCONT)
+        _signal(workers, signal.SIGSTOP)
         for which in (ONE, TWO):
             here.turn(which, WARM * len(ports[which]))
         yield here
+
+
+def _signal(pids: Sequence[int], what: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, what)
 
 
 def _accept(count: int, ports: Sequence[int], webs: Sequence[int], webhook_url: str) -> Figures:

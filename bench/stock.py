@@ -24,7 +24,6 @@ from service.wiring import RealEnv, build_driver
 
 CHUNK = 5_000
 DUE_S = 600.0
-INSERT_EVENT = "insert into events (seq, id, type, task_id, audience_id, created_ms, body) values (?, ?, ?, ?, ?, ?, ?)"
 
 
 def running_task(env: RealEnv) -> Task:
@@ -126,7 +125,7 @@ class Stock:
             made = zip(tasks, events, strict=True)
             deliveries = [delivery_to(self._env, endpoint, task, event[1]) for task, event in made]
             await self._write(rows.UPSERT_TASK, [rows.task_to_row(task) for task in tasks])
-            await self._write(INSERT_EVENT, events)
+            await self._write(rows.INSERT_EVENT, events)
             await self._write(rows.UPSERT_DELIVERY, [rows.delivery_to_row(delivery) for delivery in deliveries])
 
     async def _write(self, sql: str, values: Sequence[tuple[Any, ...]]) -> None:

@@ -253,7 +253,7 @@ class Batch:
         await self._many(rows.UPSERT_TASK, [rows.task_to_row(self._tasks[key]) for key in ids])
         created = [self._tasks[key] for key in ids if key not in self._known]
         labels = [(key, value, task.id) for task in created for key, value in task.metadata.items()]
-        await self._many("insert into labels (key, value, task_id) values (?, ?, ?)", labels)
+        await self._many(rows.INSERT_LABEL, labels)
         self._known.update(ids)
         await self._many(rows.INSERT_ENTRY, [rows.entry_to_row(entry) for entry in self._entries])
         await self._many(rows.INSERT_IDEMPOTENCY_KEY, [rows.idempotency_key_to_row(key) for key in self._new_keys])
@@ -271,9 +271,8 @@ class Batch:
 
     async def _insert_events(self, events: list[Event], last: int) -> None:
         await self._set_counter("events", last + len(events))
-        sql = "insert into events (seq, id, type, task_id, audience_id, created_ms, body) values (?, ?, ?, ?, ?, ?, ?)"
         await self._many(
-            sql,
+            rows.INSERT_EVENT,
             [
                 (n, e.id, e.type, e.task_id, e.audience_id, to_ms(e.at), render_body(e, n).decode())
                 for n, e in enumerate(events, start=last + 1)

@@ -197,6 +197,8 @@ def endpoint_from_row(row: Row) -> Endpoint:
     return _read_endpoint(row[-1])
 
 
+INSERT_LABEL = "insert into labels (key, value, task_id) values (?, ?, ?)"
+INSERT_EVENT = "insert into events (seq, id, type, task_id, audience_id, created_ms, body) values (?, ?, ?, ?, ?, ?, ?)"
 INSERT_ENTRY = "insert into timeline (task_id, number, at_ms, type, detail) values (?, ?, ?, ?, ?)"
 
 

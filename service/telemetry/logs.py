@@ -103,11 +103,10 @@ def _to_json(_logger: Any, _name: str, event: Event) -> str:
     """Values are looked at one by one only where the line shows that one of them has to be."""
     try:
         line = _encode(event)
+        is_plain = line.isascii() and b"\\" not in line and b"\x7f" not in line  # other controls get a backslash
     except UnicodeEncodeError:  # half of a surrogate pair
-        return _encode(_escape(event)).decode()
-    if line.isascii() and b"\\" not in line and b"\x7f" not in line:  # other controls are written with a backslash
-        return line.decode()
-    return _encode(_escape(event)).decode()
+        is_plain = False
+    return (line if is_plain else _encode(_escape(event))).decode()
 
 
 def _add_ids(_logger: Any, _name: str, event: Event) -> Event:

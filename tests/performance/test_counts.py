@@ -271,8 +271,7 @@ async def test_a_task_is_four_transactions_from_end_to_end_and_no_look(
         urls = CallbackUrls("http://127.0.0.1", site.tokens)
         work = TaskWork(access, account, site.counts, site.writer, provider, urls, site.env, site.metrics)
         site.counts.reset()
-        lanes = lane_of(site, "tasks", work, tasks_of(fake.provider)), build_lane(site, poster)
-        async with turning(site, *lanes):
+        async with turning(site, lane_of(site, "tasks", work, tasks_of(fake.provider)), build_lane(site, poster)):
             site.counts.reset()
             with calls_of((rows, "task_from_row"), (rows, "delivery_from_row")) as parsed:
                 await create(client)
