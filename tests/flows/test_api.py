@@ -231,6 +231,7 @@ async def test_a_queued_task_can_be_canceled_and_is_then_never_sent(world: World
     prompt = new_prompt()
     await world.acedata.server.close()
     task = await service.api.submit("acedata/flux-dev", prompt)
+    await service.api.not_sent(task["id"])  # else its first submit may be on its way
     canceled = ok(await service.client.post(f"/v1/tasks/{task['id']}/cancel"))
     assert canceled["status"] == "canceled"
     await world.acedata.server.listen()

@@ -63,9 +63,5 @@ async def _queued(service: Service, world: World) -> str:
     """A task that waits for its provider to come back."""
     await world.fluxapi_ai.server.close()
     task = await service.api.submit(MODEL, new_prompt(), timeout_s=300)
-
-    async def tried() -> bool:
-        return any(entry["type"] == "submit.not_sent" for entry in await service.api.timeline(task["id"]))
-
-    await until(tried, 10, "a submit that did not get through")
+    await service.api.not_sent(task["id"])
     return str(task["id"])

@@ -90,6 +90,14 @@ class Api:
 
         return await until(there, timeout, f"{task_id} accepted")
 
+    async def not_sent(self, task_id: str, timeout: float = 10) -> None:
+        """Until a submit of the task did not get through; it waits in the queue then, with nothing in flight."""
+
+        async def tried() -> bool:
+            return any(entry["type"] == "submit.not_sent" for entry in await self.timeline(task_id))
+
+        await until(tried, timeout, f"a submit of {task_id} that did not get through")
+
     async def timeline(self, task_id: str) -> list[dict[str, Any]]:
         return items(ok(await self.client.get(f"/v1/tasks/{task_id}/timeline")))
 
