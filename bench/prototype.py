@@ -2,25 +2,23 @@
 
     python -m bench.prototype web|serve
 
-It runs with the service's settings on the service's schema. A task is accepted, submitted with a signed callback URL,
-called back, and its event signed and delivered; each step is durable before it is answered, and what waits shares a
-transaction. Left out is all that one expects besides: keys and checks of what comes in, limits, an account's pace,
-retries, leases, polls, duplicates, deadlines, filters, logs, metrics, problems, guarded addresses.
+It runs with the service's settings on the service's schema, on SQLite or PostgreSQL. A task is accepted, submitted with
+a signed callback URL, called back, and its event signed and delivered; each step is durable before it is answered, and
+what waits shares a transaction. Left out is all that one expects besides: keys and checks of what comes in, limits, an
+account's pace, retries, leases, polls, duplicates, deadlines, filters, logs, metrics, problems, guarded addresses.
 """
 
 import asyncio
 import gc
 import os
-import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import aiohttp
-import aiosqlite
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
@@ -28,6 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bench.prototype_storage import Ask, Tables, Work, build_storage
 from bench.stock import Stock
 from service.app import GC_THRESHOLDS
 from service.core.signing import derive_secret, sign
@@ -47,8 +46,6 @@ from service.store.rows import (
 from service.wiring import RealEnv
 
 PROVIDER, MODEL, ENDED = "fluxapi-ai", "flux-kontext-pro", "task.succeeded"
-TABLES = (UPSERT_TASK, INSERT_LABEL, INSERT_ENTRY, INSERT_EVENT, UPSERT_DELIVERY, INSERT_ATTEMPT)
-"""In the order that foreign keys ask for."""
 WAITING = f"""
 select d.event_id, e.body, d.id, d.event_id, d.event_type, d.task_id, d.endpoint_id, d.url, d.lane
 from deliveries d join events e on e.id = d.event_id
@@ -56,9 +53,6 @@ where d.lane = ? and d.{OPEN} and d.due_ms <= ? order by d.due_ms limit ?
 """
 DUE_MS = 60_000
 JSON = "application/json"
-Tables = dict[str, list[Row]]
-Work = Callable[[sqlite3.Connection, Tables], Any]
-"""One caller's part of a transaction: it may read, and adds rows to be written."""
 
 
 class Asked(msgspec.Struct):
@@ -121,7 +115,8 @@ class Prototype:
         self.tokens, self.secret = CallbackTokens([secret_key], [PROVIDER]), derive_secret(secret_key)
         self.callbacks = f"{os.environ['TASKHOOK_PUBLIC_URL']}/callbacks/{PROVIDER}/"
         self.submits = f"{os.environ['TASKHOOK_FLUXAPI_AI_BASE_URL']}/api/v1/flux/kontext/generate"
-        self.queue: asyncio.Queue[tuple[Work, asyncio.Future[Any]]] = asyncio.Queue()
+        self.storage = build_storage(os.environ["TASKHOOK_DATABASE_URL"])
+        self.queue: asyncio.Queue[tuple[Ask, asyncio.Future[Any]]] = asyncio.Queue()
         self.running: set[asyncio.Task[None]] = set()
         self.freed = asyncio.Event()
 
@@ -132,27 +127,13 @@ class Prototype:
             asks = [await self.queue.get()]
             while not self.queue.empty():
                 asks.append(self.queue.get_nowait())
-            connection, works = self.connection, [work for work, _ in asks]
-            answers = await connection._execute(self.commit, connection._conn, works)  # type: ignore[no-untyped-call]
+            answers = await self.storage.commit([ask for ask, _ in asks])
             for (_, done), answer in zip(asks, answers, strict=True):
                 done.set_result(answer)
 
-    def commit(self, connection: sqlite3.Connection, works: Sequence[Work]) -> list[Any]:
-        """On the thread of the connection, in one go."""
-        tables: Tables = {sql: [] for sql in TABLES}
-        connection.execute("begin immediate")
-        answers = [work(connection, tables) for work in works]
-        for sql, rows in tables.items():
-            if rows:
-                connection.executemany(sql, rows)
-        if tables[INSERT_EVENT]:
-            connection.execute("update counters set value = ? where name = 'events'", (self.last,))
-        connection.execute("commit")
-        return answers
-
-    async def store(self, work: Work) -> Any:
+    async def store(self, work: Work, task_id: str | None = None) -> Any:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.queue.put_nowait((work, done))
+        self.queue.put_nowait((Ask(work, task_id), done))
         return await done
 
     # --- what comes in ------------------------------------------------------------------------------------------------
@@ -163,7 +144,7 @@ class Prototype:
         state = ("queued", "sending", None, 1, ms + DUE_MS) if self.works else ("queued", "submit", None, 0, ms)
         row = (task_id, PROVIDER, MODEL, *state, ms + 3_600_000, None, encode(document).decode())
 
-        def write(_: sqlite3.Connection, tables: Tables) -> None:
+        def write(tables: Tables, _: Row | None) -> None:
             tables[UPSERT_TASK].append(row)
             tables[INSERT_LABEL] += [(*label, task_id) for label in document.metadata.items()]
             tables[INSERT_ENTRY].append((task_id, 1, ms, "task.created", "{}"))
@@ -175,16 +156,15 @@ class Prototype:
 
     async def receive(self, request: Request) -> Response:
         task_id = self.tokens.verify(PROVIDER, request.path_params["token"])
-        parcel = await self.store(partial(self.end, task_id, read_answered(await request.body())))
+        parcel = await self.store(partial(self.end, task_id, read_answered(await request.body())), task_id)
         if self.works:
             self.begin(self.deliver(parcel))
         return Response(b'{"status":"received"}', media_type=JSON)
 
-    def end(self, task_id: str, answered: Answered, connection: sqlite3.Connection, tables: Tables) -> Parcel:
+    def end(self, task_id: str, answered: Answered, tables: Tables, row: Row | None) -> Parcel:
         """The task's result, an event and a delivery."""
-        which = "select deadline_ms, doc from tasks where id = ?"
-        deadline_ms, doc = connection.execute(which, (task_id,)).fetchone()
-        assert answered.data.info
+        assert answered.data.info and row
+        _, deadline_ms, doc = row
         ms, named, document = now_ms(), answered.data.task_id, read_document(doc)
         document.result = {"images": [{"url": answered.data.info.result_image_url}]}
         self.last += 1
@@ -234,7 +214,7 @@ class Prototype:
         state = ("running", "tracking", answered.data.task_id, 1, ms + DUE_MS, deadline_ms, None)
         running = (task_id, PROVIDER, MODEL, *state, encode(document).decode())
 
-        def write(_: sqlite3.Connection, tables: Tables) -> None:
+        def write(tables: Tables, _: Row | None) -> None:
             tables[UPSERT_TASK].append(running)
             tables[INSERT_ENTRY] += [(task_id, 2, ms, "submit.accepted", "{}"), (task_id, 3, ms, "task.running", "{}")]
 
@@ -246,7 +226,7 @@ class Prototype:
         ms = now_ms()
         attempt = (parcel.row[0], 1, began, 204, ms - began, None, None, "")
 
-        def write(_: sqlite3.Connection, tables: Tables) -> None:
+        def write(tables: Tables, _: Row | None) -> None:
             tables[UPSERT_DELIVERY].append(self.ended(parcel, ms))
             tables[INSERT_ATTEMPT].append(attempt)
 
@@ -258,32 +238,26 @@ class Prototype:
 
     async def deliver_waiting(self) -> None:
         """What is in the database when it starts, from when it is due."""
-        while parcels := await self.store(self.claim):
+        while parcels := await self.claim():
             for parcel in parcels:
                 self.begin(self.deliver(parcel))
             self.freed.clear()
             await self.freed.wait()
 
-    def claim(self, connection: sqlite3.Connection, tables: Tables) -> list[Parcel]:
+    async def claim(self) -> list[Parcel]:
         ms = now_ms()
-        found = connection.execute(WAITING, (self.endpoint_id, ms, self.at_once - len(self.running))).fetchall()
+        found = await self.storage.fetch(WAITING, (self.endpoint_id, ms, self.at_once - len(self.running)))
         parcels = [Parcel(row[0], row[1], row[2:]) for row in found]
-        tables[UPSERT_DELIVERY] += [self.begun(parcel, ms) for parcel in parcels]
+        begun = [self.begun(parcel, ms) for parcel in parcels]
+        await self.store(lambda tables, _: tables[UPSERT_DELIVERY].extend(begun))
         return parcels
 
     # --- the process --------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        path = os.environ["TASKHOOK_DATABASE_URL"].removeprefix("sqlite:///")
-        async with (
-            aiosqlite.connect(path, isolation_level=None) as self.connection,
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
-            ) as self.session,
-        ):
-            for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = 1"):
-                await self.connection.execute(f"pragma {pragma}")
+        connector, jar = aiohttp.TCPConnector(limit=0), aiohttp.DummyCookieJar()
+        async with self.storage, aiohttp.ClientSession(connector=connector, cookie_jar=jar) as self.session:
             gc.set_threshold(*GC_THRESHOLDS)
             tasks = [asyncio.create_task(self.write()), asyncio.create_task(self.take_up())]
             yield
@@ -292,10 +266,10 @@ class Prototype:
 
     async def take_up(self) -> None:
         """The endpoint that stands in the database, if one does."""
-        for row in await self.connection.execute_fetchall("select id, doc from endpoints"):
+        for row in await self.storage.fetch("select id, doc from endpoints"):
             endpoint = endpoint_from_row(row)
             self.endpoint_id, self.hook, self.at_once = endpoint.id, endpoint.url, endpoint.max_in_flight
-            (due_ms,) = next(iter(await self.connection.execute_fetchall("select min(due_ms) from deliveries")))
+            ((due_ms,),) = await self.storage.fetch("select min(due_ms) from deliveries")
             if self.works and due_ms:
                 await asyncio.sleep((due_ms - now_ms()) / 1000)
                 await self.deliver_waiting()

@@ -41,7 +41,8 @@ LOADS: dict[str, Load] = {
     "deliveries": deliveries.to_one_endpoint,
     "end-to-end-sqlite": end_to_end.on_sqlite,
     "end-to-end-postgresql": end_to_end.on_postgres,
-    "prototype": floor.of_the_prototype,
+    "prototype-sqlite": floor.on_sqlite,
+    "prototype-postgresql": floor.on_postgres,
     "memory-open": memory.open_work,
     "memory-finished": memory.finished_work,
     "stored": stored.on_sqlite,
@@ -50,7 +51,7 @@ LOADS: dict[str, Load] = {
     "polls-postgresql": waiting.polls_on_postgres,
     "replicas": replicas.on_postgres,
 }
-BY_NAME = ("instructions", "prototype", "polls-postgresql")
+BY_NAME = ("instructions", "prototype-sqlite", "prototype-postgresql", "polls-postgresql")
 """Measured only when asked for, so that the rest ends in some minutes."""
 QUICK = 0.1
 STORED = 200_000
