@@ -14,19 +14,19 @@ from bench.figures import Figure, Pair, Plan, ratio_figure
 from bench.processes import SERVICE, cpu_seconds, free_port, process, tool, until
 from bench.stock import Stock, count_rows, make_due
 
-COUNT = 4_000
+COUNT = 3_000
 CONCURRENCY = 64
-LEAD_S = 3.0
+LEAD_S = 2.0
 """From the start of the service until all is due at once."""
 OPEN = "status in ('pending', 'sending')"
 
 
-def to_one_endpoint(plan: Plan) -> Sequence[Figure]:
+def to_one_endpoint(plan: Plan, program: Sequence[str] = TASKHOOK) -> Sequence[Figure]:
     note = f"yardstick: aiohttp alone, {CONCURRENCY} at a time, as the endpoint's max_in_flight"
-    return [ratio_figure("deliveries, SQLite", rounds(plan.of(COUNT), plan.rounds), 0.7, note)]
+    return [ratio_figure("deliveries, SQLite", _rounds(plan.of(COUNT), plan.rounds, program), 0.7, note)]
 
 
-def rounds(count: int, times: int, program: Sequence[str] = TASKHOOK) -> Sequence[Pair]:
+def _rounds(count: int, times: int, program: Sequence[str]) -> Sequence[Pair]:
     """So many deliveries each time; beside them those of aiohttp alone, with the processor time of a bare request."""
     with tempfile.TemporaryDirectory() as folder, world(folder) as hook_port:
         url = f"http://127.0.0.1:{hook_port}/hook"

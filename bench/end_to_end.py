@@ -24,13 +24,11 @@ from bench.figures import Figure, Plan
 from bench.processes import cpu_seconds, cpu_seconds_of_all, free_port, process, until
 from tests.support.postgres import Server
 
-COUNT = 2_000
+COUNT = 1_500
 IN_FLIGHT = 100
-PACED_S = 4.0
+PACED_S = 3.0
 """How long a load of so many a second lasts."""
 FEW_PER_S = 100.0
-WARM = 64
-"""So many tasks come before those that are measured at a rate: a first one finds neither connections nor plans."""
 OPEN = ("deliveries?status=sending", "deliveries?status=pending")
 
 
@@ -89,52 +87,47 @@ def _meter(pid: int, server: Server | None) -> Callable[[], float]:
     return lambda: cpu_seconds(pid) + cpu_seconds_of_all(database)
 
 
-def on_sqlite(plan: Plan) -> Sequence[Figure]:
-    """At full speed; then, in services of the same kind, at a tenth of that, and at 100 a second."""
-    full = at_full_speed(plan, plan.rounds)
-    tenth = sorted(seen.per_s for seen, _ in full)[len(full) // 2] / 10
-    slow, few = [], []
-    for _ in range(plan.few_rounds):
-        with running() as service:
-            service.take(WARM)
-            slow.append(paced(service, tenth, plan))
-            few.append(paced(service, FEW_PER_S, plan))
+def on_sqlite(plan: Plan, program: Sequence[str] = TASKHOOK) -> Sequence[Figure]:
+    """At full speed; then at a tenth of that, and at 100 a second, in the same service."""
+    full, slow, few = [], [], []
+    for _ in range(plan.rounds):
+        with running(program=program) as service:
+            full.append(_at_full_speed(service, plan))
+            slow.append(_paced(service, full[-1][0].per_s / 10, plan))
+            few.append(_paced(service, FEW_PER_S, plan))
     return [
-        *costs("end to end, SQLite", full, 450.0, 9.5),
-        latency("callback to subscriber at a tenth, p99", slow, 0.99, 10.0, f"at {tenth:.0f}/s"),
-        latency("callback to subscriber at 100/s, p50", few, 0.5, 1.9),
-        latency("callback to subscriber at 100/s, p99", few, 0.99, 3.3),
+        *_costs("end to end, SQLite", full, 450.0, 9.5),
+        _latency("callback to subscriber at a tenth, p99", slow, 0.99, 10.0),
+        _latency("callback to subscriber at 100/s, p50", few, 0.5, 1.9),
+        _latency("callback to subscriber at 100/s, p99", few, 0.99, 3.3),
     ]
 
 
-def on_postgres(plan: Plan) -> Sequence[Figure]:
+def on_postgres(plan: Plan, program: Sequence[str] = TASKHOOK) -> Sequence[Figure]:
     if plan.server is None:
         return []
-    full = at_full_speed(plan, plan.few_rounds, plan.server)
-    return costs("end to end, PostgreSQL", full, included="service and database server")
+    full = []
+    for _ in range(plan.few_rounds):
+        with running(plan.server, program=program) as service:
+            full.append(_at_full_speed(service, plan))
+    return _costs("end to end, PostgreSQL", full, included="service and database server")
 
 
 Lived = tuple[Lives, dict[str, float]]
 """And the bare route beside it."""
 
 
-def at_full_speed(
-    plan: Plan, rounds: int, server: Server | None = None, program: Sequence[str] = TASKHOOK
-) -> list[Lived]:
-    found = []
-    for _ in range(rounds):
-        with running(server, program=program) as service:
-            count = plan.of(COUNT)
-            found.append((service.take(count), bare(create_requests(count))))
-    return found
+def _at_full_speed(service: Running, plan: Plan) -> Lived:
+    count = plan.of(COUNT)
+    return service.take(count), bare(create_requests(count))
 
 
-def paced(service: Running, rate: float, plan: Plan) -> tuple[float, ...]:
+def _paced(service: Running, rate: float, plan: Plan) -> tuple[float, ...]:
     """The milliseconds of each."""
     return service.take(max(round(rate * PACED_S * plan.part), 50), rate).ms
 
 
-def costs(
+def _costs(
     name: str,
     full: Sequence[Lived],
     most_us: float | None = None,
@@ -158,9 +151,7 @@ def costs(
     ]
 
 
-def latency(
-    name: str, seen: Sequence[Sequence[float]], share: float, target: float | None = None, note: str = ""
-) -> Figure:
+def _latency(name: str, seen: Sequence[Sequence[float]], share: float, target: float) -> Figure:
     """Of the milliseconds of each round."""
     values = tuple(sorted(ms)[int(len(ms) * share)] for ms in seen)
-    return Figure(name=name, unit="ms", values=values, target=target, at_most=True, note=note)
+    return Figure(name=name, unit="ms", values=values, target=target, at_most=True)

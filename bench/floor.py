@@ -5,40 +5,23 @@ What it does not reach is out of reach for the service, too; what it leaves of a
 
 from collections.abc import Sequence
 
-from bench import callbacks, creating, deliveries
-from bench.calls import PROTOTYPE, new_database
-from bench.end_to_end import FEW_PER_S, WARM, at_full_speed, costs, latency, paced, running
-from bench.figures import Figure, Plan, ratio_figure
-from tests.support.postgres import Server
+from msgspec.structs import replace
+
+from bench import callbacks, creating, deliveries, end_to_end
+from bench.calls import PROTOTYPE
+from bench.figures import Figure, Plan
 
 
 def on_sqlite(plan: Plan) -> Sequence[Figure]:
-    delivered = deliveries.rounds(plan.of(deliveries.COUNT), plan.rounds, PROTOTYPE)
-    full = at_full_speed(plan, plan.rounds, program=PROTOTYPE)
-    few = []
-    for _ in range(plan.rounds):
-        with running(program=PROTOTYPE) as prototype:
-            prototype.take(WARM)
-            few.append(paced(prototype, FEW_PER_S, plan))
-    return [
-        *_requests(plan, "SQLite", None, "the same libraries, rows and syncs, without the features"),
-        ratio_figure("prototype: deliveries", delivered),
-        *costs("prototype: end to end", full),
-        latency("prototype: callback to subscriber at 100/s, p50", few, 0.5),
-        latency("prototype: callback to subscriber at 100/s, p99", few, 0.99),
-    ]
+    loads = (callbacks.on_sqlite, creating.on_sqlite, deliveries.to_one_endpoint, end_to_end.on_sqlite)
+    return [_told(figure) for load in loads for figure in load(plan, PROTOTYPE)]
 
 
 def on_postgres(plan: Plan) -> Sequence[Figure]:
-    if plan.server is None:
-        return []
-    return _requests(plan, "PostgreSQL", plan.server, "the server shares its core with the load")
+    loads = (callbacks.on_postgres, creating.on_postgres, end_to_end.on_postgres)
+    return [_told(figure) for load in loads for figure in load(plan, PROTOTYPE)]
 
 
-def _requests(plan: Plan, database: str, server: Server | None, note: str) -> list[Figure]:
-    found = []
-    for name, load in (("callbacks", callbacks), ("tasks accepted", creating)):
-        urls = [new_database(server) if server else None for _ in range(plan.rounds)]
-        pairs = [load.one_round(plan.of(load.COUNT), url, PROTOTYPE) for url in urls]
-        found.append(ratio_figure(f"prototype: {name}, {database}", pairs, note=note))
-    return found
+def _told(figure: Figure) -> Figure:
+    """It has no targets of its own."""
+    return replace(figure, name=f"prototype: {figure.name}", target=None)

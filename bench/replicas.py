@@ -7,7 +7,7 @@ from bench.figures import Figure, Plan
 from bench.processes import CORES
 from bench.sizing import Figures, measure
 
-COUNT, TURNS = 700, 2
+COUNT = 500
 """Short turns: what else goes on is then the same for one and for two."""
 TARGET = 1.8
 KINDS = {"web": "tasks accepted", "worker": "tasks submitted and delivered"}
@@ -16,7 +16,7 @@ KINDS = {"web": "tasks accepted", "worker": "tasks submitted and delivered"}
 def on_postgres(plan: Plan) -> Sequence[Figure]:
     if plan.server is None:
         return []
-    found = measure(new_database(plan.server), TURNS * plan.few_rounds, plan.of(COUNT))
+    found = measure(new_database(plan.server), plan.rounds, plan.of(COUNT))
     return [figure for kind, what in KINDS.items() for figure in _figures(kind, what, found)]
 
 
