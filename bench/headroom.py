@@ -8,7 +8,7 @@ from bench.calls import CONNECTIONS, CREATE, bare, create_requests, load, packed
 from bench.figures import Figure, Plan, ratio_figure
 from bench.processes import SERVICE, free_port, process, tool
 
-COUNT = 10_000
+COUNT = 5_000
 
 
 def tools(plan: Plan) -> Sequence[Figure]:

@@ -7,7 +7,7 @@ from bench.figures import Figure, Plan
 from bench.processes import CORES
 from bench.sizing import Figures, measure
 
-COUNT = 500
+COUNT = 600
 """Short turns: what else goes on is then the same for one and for two."""
 TARGET = 1.8
 KINDS = {"web": "tasks accepted", "worker": "tasks submitted and delivered"}
