@@ -60,7 +60,10 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         return Lives(per_s=count / took, cpu_us=(self.cpu_s() - before) / count * 1e6, ms=tuple(ms))
 
     def _hear(self, ms: list[float]) -> int:
-        ms += ask(self.world_port, "/figures")["ms"]
+        seen = ask(self.world_port, "/figures")
+        if set(seen["statuses"]) - {"200"}:
+            raise SystemExit(f"callbacks were answered as they should not be: {seen['statuses']}")
+        ms += seen["ms"]
         return len(ms)
 
     def _is_idle(self) -> bool:

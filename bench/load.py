@@ -16,6 +16,8 @@ from collections import Counter, deque
 
 import uvloop
 
+from bench.messages import first_message, status_of
+
 
 class Load:
     """What is still to be sent, and what came of the rest."""
@@ -48,8 +50,6 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
-    """Answers have a Content-Length."""
-
     def __init__(self, load: Load) -> None:
         self._load = load
         self._buffer = b""
@@ -68,15 +68,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head, found, body = self._buffer.partition(b"\r\n\r\n")
-        if not found:
+        if (answer := first_message(self._buffer)) is None:
             return
-        at = head.lower().find(b"content-length:")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        if len(body) < length:
-            return
-        self._buffer = b""
-        self._load.statuses[int(head[9:12])] += 1
+        head, _, self._buffer = answer
+        self._load.statuses[status_of(head)] += 1
         self._load.seconds.append(time.perf_counter() - self._sent_at)
         self._load.rest(self)
 

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from bench.messages import first_message, status_of
+
 CALLERS = 64
 CALLBACK_URL = re.compile(rb'"callBackUrl":\s*"([^"]+)"')
 TASK_ID = re.compile(rb'"provider_task_id":\s*"([^"]+)"')
@@ -83,6 +85,7 @@ class Caller(asyncio.Protocol):
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -100,7 +103,11 @@ class Caller(asyncio.Protocol):
         self._transport.write(head % (path, host, len(body)) + body)
 
     def data_received(self, data: bytes) -> None:
-        self._world.statuses[int(data[9:12])] += 1
+        self._buffer += data
+        if (answer := first_message(self._buffer)) is None:
+            return
+        head, _, self._buffer = answer
+        self._world.statuses[status_of(head)] += 1
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -119,16 +126,9 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        while True:
-            head, found, rest = self._buffer.partition(b"\r\n\r\n")
-            if not found:
-                return
-            at = head.lower().find(b"content-length:")
-            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-            if len(rest) < length:
-                return
-            self._buffer = rest[length:]
-            self._answer(head.split(b" ", 2)[1], rest[:length])
+        while (request := first_message(self._buffer)) is not None:
+            head, body, self._buffer = request
+            self._answer(head.split(b" ", 2)[1], body)
 
     def _answer(self, path: bytes, body: bytes) -> None:
         if path == b"/hook":
