@@ -12,7 +12,6 @@ import asyncio
 import gc
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
@@ -43,7 +42,7 @@ from service.store.rows import (
     UPSERT_TASK,
     endpoint_from_row,
 )
-from service.wiring import RealEnv
+from service.wiring import RealEnv, now_ms
 
 PROVIDER, MODEL, ENDED = "fluxapi-ai", "flux-kontext-pro", "task.succeeded"
 WAITING = f"""
@@ -99,10 +98,6 @@ encode = msgspec.json.encode
 read_asked = msgspec.json.Decoder(Asked).decode
 read_answered = msgspec.json.Decoder(Answered).decode
 read_document = msgspec.json.Decoder(Document).decode
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Prototype:

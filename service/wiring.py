@@ -64,11 +64,11 @@ class RealEnv:
         self._making = Lock()
 
     def now(self) -> datetime:
-        return from_ms(_now_ms())
+        return from_ms(now_ms())
 
     def new_id(self, prefix: str) -> str:
         with self._making:  # the thread of SQLite decides, too
-            ms, bits = _now_ms(), next(self._random)
+            ms, bits = now_ms(), next(self._random)
             last_ms, last_bits = self._last
             if ms <= last_ms:  # the same millisecond, or a clock set back
                 ms, bits = last_ms, last_bits + 1 + (bits & 0xFFFF)
@@ -98,7 +98,7 @@ def _random_73_bits() -> Iterator[int]:
             yield int.from_bytes(portion[start : start + 10]) >> 7
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 

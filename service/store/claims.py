@@ -214,12 +214,9 @@ async def save_breaker(session: Session, provider: str, state: Breaker) -> None:
     await session.execute(rows.UPSERT_BREAKER, (provider, rows.breaker_to_text(state)))
 
 
-async def _limit_row(batch: Batch, name: str, window: Window) -> tuple[datetime, Window]:
-    found = await batch.session.fetch("select paused_ms, used from limits where name = ?", (name,))
-    if not found:
-        return from_ms(0), window
-    paused_ms, used = found[0]
-    return from_ms(paused_ms), replace(window, used=_read_used(used))
+async def _read_window(session: ReadSession, name: str, window: Window) -> Window:
+    found = await session.fetch("select used from limits where name = ?", (name,))
+    return replace(window, used=_read_used(found[0][0])) if found else window
 
 
 async def _save_window(session: Session, name: str, window: Window) -> None:
@@ -318,7 +315,7 @@ async def _take_at_rate(
     now = batch.env.now()
     slow = rate_per_s < 1
     window = Window(limit=1 if slow else int(rate_per_s), window_s=1 / rate_per_s if slow else 1.0)
-    _, window = await _limit_row(batch, endpoint.id, window)
+    window = await _read_window(batch.session, endpoint.id, window)
     taken = await _take(batch, endpoint.id, endpoint, min(limit, window.room(now)), lease_s)
     window = window.take(len(taken), now)
     await _save_window(batch.session, endpoint.id, window)
