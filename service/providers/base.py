@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from service.core.masking import MASKED, SECRET_MIN
+from service.core.masking import mask, mend_escapes, spell_plainly
 from service.core.observation import Observation
 from service.core.problems import FieldError
 from service.core.schedule import Policy
@@ -97,13 +97,23 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Account(provider={self.provider!r}, base_url={self.base_url!r})"
 
-    def hide_in(self, body: bytes) -> bytes:
-        """What the provider sends back of our keys and of the callback URL would be stored, shown and published."""
-        body = hide_tokens(body)
-        for key in (self.api_key, self.hmac_key):
-            if key and len(key) >= SECRET_MIN:
-                body = body.replace(key.encode(), MASKED.encode())
-        return body
+    def clean(self, body: bytes) -> bytes:
+        """The body without what the provider sends back of our keys and of the callback URL, however JSON escapes it.
+
+        That would be stored, shown and published. Where there is nothing to hide the bytes stay as they are, but for
+        escapes that make it unreadable.
+        """
+        body = mend_escapes(body)
+        plain = spell_plainly(body)
+        hidden = self._hide(plain)
+        return hidden if hidden != plain else body
+
+    def clean_header(self, value: str) -> str:
+        return self._hide(value.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+
+    def _hide(self, sent: bytes) -> bytes:
+        text = hide_tokens(sent).decode("latin-1")  # byte for byte: a key is ASCII
+        return mask(text, [key for key in (self.api_key, self.hmac_key) if key]).encode("latin-1")
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("provider", self.provider), ("base_url", self.base_url)]
@@ -126,12 +136,16 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer, or a callback's request: header names in lower case, the body as received and bounded."""
+    """An answer, or a callback's request: header names in lower case, the body as received.
+
+    One over the limit is left out, and `too_long` tells the limit, in bytes.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     received_at: datetime
+    too_long: int | None = None
 
     @property
     def is_2xx(self) -> bool:

@@ -87,7 +87,7 @@ def _verify(web: Web, scope: Scope, provider: str) -> str:
 
 
 async def _take(web: Web, call: Call[None, None], access: Access, account: Account, task_id: str) -> Change:
-    body = account.hide_in(await read_body(call.scope, call.receive))
+    body = account.clean(await read_body(call.scope, call.receive))
     request = HttpReply(status=0, headers=_headers(call.scope), body=body, received_at=web.env.now())
     observation = access.provider.parse_callback(request, account)
     if isinstance(observation, Unverified):

@@ -34,6 +34,8 @@ FROZEN_S = 20.0
 """Between claim and call. Leases are longer by more than that, so a process that was stopped sends nothing stale."""
 STOOD_STILL = "this process stood still before it was sent"
 TO_THE_DEADLINE_S = 0.01
+LAST_POLL_S = 5.0
+"""What a poll may last although its task's time is over."""
 
 
 class TaskWork:
@@ -102,6 +104,8 @@ class TaskWork:
 
     async def _poll(self, task: Task) -> datetime | None:
         request = self._access.provider.build_poll(task.provider_task_id or "", self._account)
+        left_s = (task.deadline_at - self._env.now()).total_seconds()
+        request = replace(request, timeout_s=min(request.timeout_s, max(left_s, LAST_POLL_S)))
         try:
             heard = await self._call("poll", request)
         except asyncio.CancelledError:
@@ -125,7 +129,10 @@ class TaskWork:
         return _Heard(observation=observation, calls=(answered,))
 
     def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
-        return replace(reply, body=self._account.hide_in(reply.body)) if isinstance(reply, HttpReply) else reply
+        if not isinstance(reply, HttpReply):
+            return reply
+        headers = {name: self._account.clean_header(value) for name, value in reply.headers.items()}
+        return replace(reply, headers=headers, body=self._account.clean(reply.body))
 
     def _read(self, call: str, reply: HttpReply | NotSent | Unconfirmed) -> Observation:
         provider = self._access.provider

@@ -1,8 +1,13 @@
 """What comes back from others loses the secrets that were sent to them."""
 
-import pytest
+import json
 
-from service.core.masking import mask, secrets_in_url
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.core.masking import mask, mend_escapes, secrets_in_url, spell_plainly
 from service.core.tokens import CallbackTokens, hide_tokens
 
 
@@ -30,3 +35,32 @@ def test_a_callback_token_is_taken_out_of_any_bytes() -> None:
     body = b'\xff{"callBackUrl": "https:\\/\\/x\\/callbacks\\/p\\/%b", "taskId": "task_flux_1"}' % token.encode()
     assert hide_tokens(body) == body.replace(token.encode(), b"(token)")
     assert hide_tokens(b"task_ nothing") == b"task_ nothing"
+
+
+HALF = rb"\ud83d"
+WHOLE = rb"\ud83d\ude00"
+
+
+@pytest.mark.parametrize(
+    ("sent", "mended"),
+    [
+        (b'{"a":"%b"}' % HALF, {"a": "\ufffd"}),
+        (b'{"a":"%b %b"}' % (WHOLE, HALF), {"a": "\U0001f600 \ufffd"}),
+        (rb'{"a":"\udE00\uD83D"}', {"a": "\ufffd\ufffd"}),
+        (rb'{"a":"\\ud83d"}', {"a": "\\ud83d"}),
+    ],
+)
+def test_half_a_character_makes_no_answer_unreadable(sent: bytes, mended: object) -> None:
+    assert json.loads(mend_escapes(sent)) == mended
+    assert msgspec.json.decode(mend_escapes(sent)) == mended
+
+
+@given(st.text(), st.booleans())
+def test_json_stays_what_it_is_however_its_escapes_are_written(text: str, is_ascii: bool) -> None:
+    sent = json.dumps({"a": text}, ensure_ascii=is_ascii).replace("/", "\\/").encode(errors="surrogatepass")
+    for changed in (mend_escapes(sent), spell_plainly(sent)):
+        assert json.loads(changed.decode(errors="surrogatepass")) == {"a": text}
+
+
+def test_what_needs_no_escape_is_spelled_without() -> None:
+    assert spell_plainly(rb'{"\u0061":"\/\u002F \u0022\u005c\u0007\n"}') == rb'{"a":"// \u0022\u005c\u0007\n"}'
