@@ -30,7 +30,7 @@ from service.core.problems import Conflict
 from service.core.schedule import Policy, submit_backoff_s
 from service.core.task import ErrorCode, Result, Status, Task, TaskError, TaskInput, Via
 from service.core.times import after
-from service.core.unanswered import deadline_error, unconfirmed_error
+from service.core.unanswered import Hindrance, deadline_error, unconfirmed_error
 from service.core.views import view_task
 
 TIMELINE_MAX = 500
@@ -56,15 +56,16 @@ def create(task: Task, env: Env) -> Change:
     return Change(tasks=(task,), timeline=entries)
 
 
-def begin(task: Task, env: Env, policy: Policy) -> Change:
+def begin(task: Task, env: Env, policy: Policy, hindrance: Hindrance = "limit") -> Change:
     """A worker takes a due task: what comes back as `sending` it submits, as `tracking` it polls.
 
     Durable before a byte leaves: a task found again in `sending` died in flight, and its submit may have arrived.
+    `hindrance` is what the account's tasks wait for, told of one whose time is over.
     """
     late = env.now() >= task.deadline_at
     match task.step:
         case "submit" if late:
-            return _expire(task, env)
+            return _expire(task, env, hindrance)
         case "submit":
             return _send(task, env, policy)
         case "sending":
@@ -176,9 +177,9 @@ def _called_back(task: Task, observation: Observation, env: Env, policy: Policy,
         return _poll_soon(task, env, policy, "mismatch", "callback.mismatched", provider_task_id=named, **kept)
     if task.is_final:
         return _after_the_end(task, observation, "callback", env)
+    task = _adopt(task, named, env)
     if isinstance(observation, Unreadable):
         return _poll_soon(task, env, policy, "unreadable", "callback.unreadable", reason=observation.reason, **kept)
-    task = _adopt(task, named, env)
     if policy.confirm and policy.polling:
         return _poll_soon(task, env, policy, "hint", "callback.hinted", says=tag_of(observation))
     return _learn(task, observation, "callback", env, policy)
@@ -262,7 +263,7 @@ def _try_again(task: Task, observation: NotSent | Throttled, env: Env) -> Change
         setback = task.setback  # an earlier submit may still have been charged
     wait_s = max(env.jitter(submit_backoff_s(task.submits)), observation.retry_after_s or 0.0)
     due_at = after(env.now(), wait_s)
-    pauses = (Pause(provider=task.provider, until=due_at),) if throttled else ()
+    pauses = (Pause(provider=task.provider, until=due_at),) if throttled or observation.retry_after_s else ()
     task = replace(task, step="submit", setback=setback, due_at=min(due_at, task.deadline_at))
     kind, next_in_s = f"submit.{tag_of(observation)}", round(wait_s, 1)
     task, entries = _note(task, env, kind, reason=observation.reason, next_in_s=next_in_s)
@@ -339,8 +340,8 @@ def _after_the_end(task: Task, observation: Observation, via: Via, env: Env) -> 
 # --- how it ends ------------------------------------------------------------------------------------------------------
 
 
-def _expire(task: Task, env: Env) -> Change:
-    return _finish(task, env, "failed", "deadline", error=deadline_error(task))
+def _expire(task: Task, env: Env, hindrance: Hindrance = "limit") -> Change:
+    return _finish(task, env, "failed", "deadline", error=deadline_error(task, hindrance))
 
 
 def _finish(

@@ -64,11 +64,12 @@ class NotFound(msgspec.Struct, frozen=True, kw_only=True, tag="not_found"):
 class Unreadable(msgspec.Struct, frozen=True, kw_only=True, tag="unreadable"):
     """An answer that tells nothing about the task: an error page, another shape, a refused poll.
 
-    With `retry_after_s` it asks to be left alone that long.
+    With `retry_after_s` it asks to be left alone that long; a callback may name its task all the same.
     """
 
     reason: str
     retry_after_s: float | None = None
+    provider_task_id: str | None = None
 
 
 class Unverified(msgspec.Struct, frozen=True, kw_only=True, tag="unverified"):

@@ -1,13 +1,25 @@
 """What is said of a task that no answer came for in time: what is known of it, and whether it may have been charged."""
 
-from service.core.task import Task, TaskError
+from typing import Literal
+
+from service.core.task import ErrorCode, Task, TaskError
+
+Hindrance = Literal["limit", "rest", "circuit"]
+"""What keeps an account from sending: our own limits, the provider's wish, or that it doesn't answer."""
+_UNSENT: dict[Hindrance, tuple[ErrorCode, str]] = {
+    "limit": ("timeout", "the account was at its limit"),
+    "rest": ("rate_limited", "the provider had asked for a pause"),
+    "circuit": ("provider_unavailable", "the provider did not answer"),
+}
 
 
-def deadline_error(task: Task) -> TaskError:
-    """Of a task whose time is over, by the step that it got to."""
+def deadline_error(task: Task, hindrance: Hindrance = "limit") -> TaskError:
+    """Of a task whose time is over, by the step that it got to; `hindrance` matters for one that was never sent."""
     match task.step:
         case "submit":
-            return task.setback or _timeout("It was not sent before its deadline: the account was at its limit.")
+            code, why = _UNSENT[hindrance]
+            unsent = TaskError(code=code, message=f"It was not sent before its deadline: {why}.", retryable=True)
+            return task.setback or unsent
         case "unconfirmed":
             return unconfirmed_error("no callback came before the deadline")
     if task.lost:

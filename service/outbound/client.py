@@ -87,13 +87,16 @@ class ProviderClient:
             allow_redirects=False,
         )
 
-    async def _read(self, response: aiohttp.ClientResponse) -> HttpReply | Unconfirmed:
+    async def _read(self, response: aiohttp.ClientResponse) -> HttpReply:
         sent = await _bounded(response)
         body = None if sent is None else _decoded(sent, response.headers.get("Content-Encoding", ""))
-        if body is None:
-            return Unconfirmed(reason=f"answer over {REPLY_MAX >> 20} MiB")
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return HttpReply(status=response.status, headers=headers, body=body, received_at=self._env.now())
+        return HttpReply(
+            status=response.status,
+            headers={name.lower(): value for name, value in response.headers.items()},
+            body=body or b"",
+            received_at=self._env.now(),
+            too_long=REPLY_MAX if body is None else None,
+        )
 
     def _open_session(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(

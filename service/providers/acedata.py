@@ -43,6 +43,7 @@ from service.providers.replies import (
     code_by_status,
     decode_object,
     expires_at,
+    is_no_task_id,
     judge_foreign_submit,
     judge_poll_status,
     judge_submit_status,
@@ -172,12 +173,14 @@ class Acedata:
         """Unsigned. Success and failure both carry `success`, and the task id mostly."""
         body = decode_object(request.body) or {}
         task_id, error = read_task_id(body.get("task_id")), _find_error(body)
+        if is_no_task_id(body.get("task_id")):
+            return Unreadable(reason="what should be the task's id can't be one")
         if error is not None:
             return Failed(error=_task_error(error), raw=raw_payload(request), provider_task_id=task_id)
         images = _read_pictures(body, request)
         if body.get("success") is True and images:
             return Succeeded(images=images, raw=raw_payload(request), provider_task_id=task_id)
-        return Unreadable(reason="neither a success with pictures nor an error")
+        return Unreadable(reason="neither a success with pictures nor an error", provider_task_id=task_id)
 
     def _default_size(self, name: str) -> str:
         model = self.capabilities.model(name)

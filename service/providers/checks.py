@@ -118,7 +118,7 @@ def _check_picture(model: Model, url: str | None) -> Iterator[FieldError]:
 
 
 def _check_translation(model: Model, translate: bool | None) -> Iterator[FieldError]:
-    if translate is not None and not model.translates:
+    if translate and not model.translates:
         yield _error("is not supported by this model; leave it out and write the prompt in English", "translate")
 
 

@@ -47,7 +47,7 @@ class FluxContext:
             Model(name="flux-kontext-max", aspect_ratios=KONTEXT_RATIOS, edits=True, translates=True),
             Model(name="gpt-4o", aspect_ratios=("1:1", "3:2", "2:3"), edits=True, translates=True),
         ),
-        limits=Limits(submits=10, window_s=10, max_in_flight=50),  # none are documented
+        limits=Limits(submits=20, window_s=10, max_in_flight=50),  # none are documented
         submit_timeout_s=60,
         result_life_s=14 * 24 * 3600,
         reserved_options=frozenset({"prompt", "model", "aspect_ratio", "input_image", "enable_translation"}),
@@ -74,7 +74,7 @@ class FluxContext:
         body = decode_object(reply.body)
         if body is None or (not reply.is_2xx and read_text(body.get("error")) is None):
             return judge_foreign_submit(reply)
-        if not reply.is_2xx or "error" in body:
+        if not reply.is_2xx or body.get("error"):
             return Failed(error=_refusal(body, reply.status), raw=raw_payload(reply))
         if task_id := read_task_id(body.get("taskId")):
             return Accepted(provider_task_id=task_id, cost=read_amount(body.get("creditsCharged")))

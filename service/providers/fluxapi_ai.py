@@ -43,6 +43,7 @@ from service.providers.replies import (
     decode_object,
     expires_at,
     is_moderation,
+    is_no_task_id,
     judge_foreign_submit,
     judge_poll_status,
     judge_submit_status,
@@ -64,8 +65,8 @@ WINDOW_S = 10.0
 """A refused request is dropped, not queued: after a 429 a whole window has to pass."""
 RESULT_LIFE_S = 14 * 24 * 3600.0
 ORIGINAL_LIFE_S = 10 * 60.0
-SIGNATURE_AGE_S = 300.0
-"""No tolerance is documented; this is what integrators use."""
+SIGNATURE_AGE_S = 300
+"""Between whole seconds, as it is signed. No tolerance is documented; this is what integrators use."""
 
 RATIOS = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16", "16:21")
 OPTIONS = (
@@ -87,6 +88,8 @@ CODES: dict[int, ErrorCode] = {
     455: "provider_unavailable",
     505: "invalid_request",
 }
+GENERATION_FAILED = 501
+"""The one code of an envelope that is about the task, also where it answers a query."""
 VALIDATION = re.compile(
     r"should be|must be|required|validation|out of range|not support|invalid (param|value|input|field|aspect|url)",
     re.IGNORECASE,
@@ -159,6 +162,8 @@ class FluxapiAi:
             return early
         if code == 429:
             return Throttled(reason="code 429", retry_after_s=retry_after_s(reply) or WINDOW_S)
+        if code == GENERATION_FAILED:
+            return Failed(error=_error(code, message), raw=raw_payload(reply))
         record = read_object(envelope.get("data"))
         if code != 200 or not record:
             return Unreadable(reason=f"code {code}: {tidy(message or 'no envelope with a record')}")
@@ -166,18 +171,21 @@ class FluxapiAi:
 
     def parse_callback(self, request: HttpReply, account: Account) -> Observation:
         envelope = decode_object(request.body)
-        task_id = _find_task_id(envelope or {})
+        places = _task_ids(envelope or {})
+        task_id = next((task_id for task_id in map(read_task_id, places) if task_id), None)
         if account.hmac_key and not _is_signed(request, account.hmac_key, task_id):
             return Unverified(reason="the signature over the task id is missing, wrong, or more than 300 s off")
         code = read_int((envelope or {}).get("code"))
         if envelope is None or code is None:
-            return Unreadable(reason="no JSON object with a code")
+            return Unreadable(reason="no JSON object with a code", provider_task_id=task_id)
+        if any(map(is_no_task_id, places)):
+            return Unreadable(reason="what should be the task's id can't be one")
         if code != 200:
             error = _error(code, read_text(envelope.get("msg")))
             return Failed(error=error, raw=raw_payload(request), provider_task_id=task_id)
         images = _read_links(read_object(envelope.get("data")).get("info"), request)
         if not images:
-            return Unreadable(reason="code 200 without a picture's URL")
+            return Unreadable(reason="code 200 without a picture's URL", provider_task_id=task_id)
         return Succeeded(images=images, raw=raw_payload(request), provider_task_id=task_id)
 
 
@@ -235,11 +243,10 @@ def _read_links(links: Any, reply: HttpReply) -> tuple[Image, ...]:
     )
 
 
-def _find_task_id(envelope: dict[str, Any]) -> str | None:
-    """Where the platform's pages variously put it (docs.kie.ai webhook verification)."""
+def _task_ids(envelope: dict[str, Any]) -> tuple[Any, ...]:
+    """What stands where the platform's pages variously put it (docs.kie.ai webhook verification)."""
     inner = read_object(envelope.get("data"))
-    places = (inner.get("taskId"), inner.get("task_id"), envelope.get("taskId"), envelope.get("task_id"))
-    return next((task_id for task_id in map(read_task_id, places) if task_id), None)
+    return inner.get("taskId"), inner.get("task_id"), envelope.get("taskId"), envelope.get("task_id")
 
 
 def _is_signed(request: HttpReply, key: str, task_id: str | None) -> bool:
@@ -247,7 +254,7 @@ def _is_signed(request: HttpReply, key: str, task_id: str | None) -> bool:
     timestamp = request.headers.get("x-webhook-timestamp", "")
     given = request.headers.get("x-webhook-signature", "")
     sent_at = read_int(timestamp)
-    if task_id is None or sent_at is None or abs(request.received_at.timestamp() - sent_at) > SIGNATURE_AGE_S:
+    if task_id is None or sent_at is None or abs(int(request.received_at.timestamp()) - sent_at) > SIGNATURE_AGE_S:
         return False
     digest = hmac.digest(key.encode(), f"{task_id}.{timestamp}".encode(), hashlib.sha256)
     return hmac.compare_digest(base64.b64encode(digest), given.strip().encode("utf-8", "replace"))

@@ -30,10 +30,12 @@ from service.providers.replies import (
     read_text,
     retry_after_s,
     task_error,
+    too_long,
 )
 
 SIZES = ("256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792")
 COUNT_MAX = 10  # OpenAI's
+INLINE = "the picture came inline (b64_json) although a link was asked for; it is not kept"
 
 CODES: dict[str | None, ErrorCode] = {
     "content_policy_violation": "content_policy",
@@ -89,9 +91,9 @@ class FluxapiOrg:
             return Throttled(reason=error.message, retry_after_s=retry_after_s(reply))
         if error is not None:
             return Failed(error=error, raw=raw_payload(reply))
-        if body is None or not reply.is_2xx:
+        if not reply.is_2xx or (body is None and not reply.too_long):
             return judge_foreign_submit(reply)
-        return _read_pictures(body, reply)
+        return _read_pictures(body or {}, reply)
 
     def build_poll(self, provider_task_id: str, account: Account) -> HttpRequest:
         raise NotImplementedError("fluxapi.org has no tasks to poll")
@@ -119,9 +121,10 @@ def _read_pictures(body: dict[str, Any], reply: HttpReply) -> Observation:
     images = read_images(body.get("data"), "url", None)
     if images:
         return Succeeded(images=tuple(_describe(image, body) for image in images), raw=raw_payload(reply))
+    if reply.too_long:
+        return Failed(error=task_error("provider_error", f"{too_long(reply.too_long)}, as when {INLINE}"))
     if any(read_text(read_object(item).get("b64_json")) for item in read_list(body.get("data"))):
-        message = "the picture came inline (b64_json) although a link was asked for; it is not kept"
-        return Failed(error=task_error("provider_error", message))
+        return Failed(error=task_error("provider_error", INLINE))
     return Failed(error=no_picture(), raw=raw_payload(reply))
 
 

@@ -79,8 +79,15 @@ def read_amount(value: Any) -> float | None:
 
 
 def read_task_id(value: Any) -> str | None:
-    """A provider's task id, fit to stand in a URL."""
+    """A provider's task id, fit to stand in a URL; also one written as a number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     return value if isinstance(value, str) and TASK_ID.fullmatch(value) and value.strip(".") else None
+
+
+def is_no_task_id(value: Any) -> bool:
+    """Whether something stands where a task id belongs that can't be one, so that nobody knows which task is meant."""
+    return value is not None and value != "" and read_task_id(value) is None
 
 
 def read_url(value: Any) -> str | None:
@@ -183,7 +190,13 @@ def judge_foreign_submit(reply: HttpReply) -> Observation:
     if 400 <= reply.status < 500 and reply.status != 408:
         message = f"HTTP {reply.status} without a readable error"
         return Failed(error=task_error(code_by_status(reply.status), message))
+    if reply.too_long:
+        return Unconfirmed(reason=too_long(reply.too_long))
     return Unconfirmed(reason=f"HTTP {reply.status} with a body that is not the provider's own")
+
+
+def too_long(limit: int) -> str:
+    return f"answer over {limit >> 20} MiB"
 
 
 def judge_poll_status(reply: HttpReply, pause_s: float | None = None) -> Observation | None:

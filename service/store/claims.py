@@ -13,6 +13,7 @@ from service.core.schedule import Policy
 from service.core.task import Task
 from service.core.times import after, from_ms, to_ms
 from service.core.trace import TraceContext
+from service.core.unanswered import Hindrance
 from service.providers.base import Limits
 from service.store import faults, rows
 from service.store.batch import Batch
@@ -62,6 +63,11 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
 
     def shuts(self, kind: CallKind, now: datetime) -> bool:
         return self.paused_until > now or self.breaker.shuts(kind)
+
+    def hindrance(self, now: datetime) -> Hindrance:
+        if self.breaker.shuts("submit"):
+            return "circuit"
+        return "rest" if self.paused_until > now else "limit"
 
     def opens_at(self, kind: CallKind, now: datetime) -> datetime:
         waits_until = self.breaker.probe_at if self.breaker.shuts(kind) else None
@@ -192,7 +198,8 @@ class _Claim:
         for row in found:
             try:
                 task = self._batch.see_task(row)
-                change = self._batch.apply(lifecycle.begin(task, self._batch.env, self._policy))
+                hindrance = self.account.hindrance(self.now)
+                change = self._batch.apply(lifecycle.begin(task, self._batch.env, self._policy, hindrance))
             except Exception as error:
                 await faults.note(self._batch, row[0], error)
             else:

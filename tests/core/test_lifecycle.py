@@ -18,6 +18,7 @@ from service.core.observation import (
 from service.core.problems import Conflict
 from service.core.schedule import Policy
 from service.core.task import Task, TaskError
+from service.core.unanswered import Hindrance
 from tests.support.env import FakeEnv
 from tests.support.factory import BLOCKING, CALLS_BACK, POLL_ONLY, make_task, picture, refusal
 
@@ -354,3 +355,44 @@ def test_what_has_no_poll_is_not_polled_on_request_either(env: FakeEnv) -> None:
     ):
         with pytest.raises(Conflict, match=reason):
             lifecycle.look_now(task, env, policy)
+
+
+def test_a_broken_callback_that_names_the_task_has_it_polled_and_not_sent_again(env: FakeEnv) -> None:
+    task = sent(env, on_unconfirmed="resubmit")
+    waiting = lifecycle.advance(task, Unconfirmed(reason="reset"), "submit", env, CALLS_BACK).tasks[0]
+    told = Unreadable(reason="no picture", provider_task_id="p1")
+    change = lifecycle.advance(waiting, told, "callback", env, CALLS_BACK)
+    named = change.tasks[0]
+    assert change.outcome == "unreadable"
+    assert (named.step, named.provider_task_id, named.due_at) == ("tracking", "p1", env.now())
+
+
+def test_a_broken_callback_about_another_task_is_a_mismatch(env: FakeEnv) -> None:
+    told = Unreadable(reason="no picture", provider_task_id="another")
+    assert lifecycle.advance(running(env), told, "callback", env, CALLS_BACK).outcome == "mismatch"
+
+
+@pytest.mark.parametrize("observation", [NotSent, Throttled])
+def test_a_submit_that_is_told_to_come_later_rests_the_account_too(
+    env: FakeEnv, observation: type[NotSent | Throttled]
+) -> None:
+    told = observation(reason="HTTP 503", retry_after_s=30)
+    change = lifecycle.advance(sent(env), told, "submit", env, CALLS_BACK)
+    assert (change.pauses[0].until - env.now()).total_seconds() == 30
+
+
+def test_a_submit_that_did_not_arrive_rests_nothing_else(env: FakeEnv) -> None:
+    assert not lifecycle.advance(sent(env), NotSent(reason="refused"), "submit", env, CALLS_BACK).pauses
+
+
+@pytest.mark.parametrize(
+    ("hindrance", "code"), [("limit", "timeout"), ("rest", "rate_limited"), ("circuit", "provider_unavailable")]
+)
+def test_a_task_that_was_never_sent_says_what_its_account_waited_for(
+    env: FakeEnv, hindrance: Hindrance, code: str
+) -> None:
+    task = make_task(env)
+    env.pass_time(900)
+    ended = lifecycle.begin(task, env, CALLS_BACK, hindrance).tasks[0]
+    assert ended.error is not None and (ended.error.code, ended.error.retryable) == (code, True)
+    assert ended.error.message.startswith("It was not sent before its deadline: ")

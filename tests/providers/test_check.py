@@ -79,7 +79,7 @@ def test_what_a_model_takes_is_not_refused(provider: str, name: str, given: dict
         ("fluxapi-org", "flux-dev", {"size": "1000x1000"}, "size", "must be one of 256x256, 512x512, 1024x1024"),
         ("fluxapi-org", "flux-dev", {"n": 0}, "n", "must be from 1 to 10"),
         ("fluxapi-org", "flux-dev", {"image_url": PICTURE}, "image_url", "is not supported"),
-        ("fluxapi-org", "flux-dev", {"translate": False}, "translate", "is not supported"),
+        ("fluxapi-org", "flux-dev", {"translate": True}, "translate", "is not supported"),
         ("fluxapi-ai", "flux-kontext-pro", {"image_url": "ftp://example.com/x"}, "image_url", "http or https"),
         ("fluxapi-ai", "flux-kontext-pro", {"image_url": "https://example.com/\ud800"}, "image_url", "http or https"),
         ("fluxapi-ai", "flux-kontext-pro", {"prompt": " \n"}, "prompt", "blank"),

@@ -90,7 +90,10 @@ def test_a_link_is_an_absolute_web_url(value: Any, is_link: bool) -> None:
         ("a b", None),
         ("a\n", None),
         ("x" * 257, None),
-        (7, None),
+        (7, "7"),
+        (True, None),
+        (7.5, None),
+        (["t1"], None),
         (None, None),
     ],
 )

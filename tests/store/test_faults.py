@@ -3,9 +3,12 @@
 import pytest
 
 from service.core import lifecycle
+from service.core.env import Env
 from service.core.fault import PARK_AFTER
 from service.core.problems import Conflict, NotFound
 from service.core.schedule import Policy
+from service.core.task import Task
+from service.core.unanswered import Hindrance
 from service.store import faults, upkeep
 from service.store.batch import Batch
 from service.store.queries import TaskFilter
@@ -65,10 +68,10 @@ async def test_a_decision_that_raises_stops_no_other(store: Store, monkeypatch: 
     broken, good = await ids(store)
     begin = lifecycle.begin
 
-    def failing(task: object, env: object, policy: Policy) -> object:
-        if getattr(task, "id", None) == broken:
+    def failing(task: Task, env: Env, policy: Policy, hindrance: Hindrance) -> object:
+        if task.id == broken:
             raise ZeroDivisionError
-        return begin(task, env, policy)  # type: ignore[arg-type]
+        return begin(task, env, policy, hindrance)
 
     monkeypatch.setattr(lifecycle, "begin", failing)
     taken = await claim(store)
