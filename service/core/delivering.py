@@ -75,6 +75,14 @@ def retry(delivery: Delivery, env: Env) -> Change:
     return Change(deliveries=(replace(delivery, status="pending", due_at=env.now(), resume=resume),))
 
 
+def is_recoverable(delivery: Delivery) -> bool:
+    """What is in flight, or queued and has not failed since, needs no `recover`; what was received gets none."""
+    if delivery.status == "pending":
+        was_received = delivery.resume is not None and delivery.resume.status == "succeeded"
+        return delivery.failures > 0 and not was_received
+    return delivery.status in ("failed", "held", "parked")
+
+
 def recover(delivery: Delivery, env: Env) -> Delivery:
     """Queued again with the full schedule."""
     return replace(delivery, status="pending", due_at=env.now(), failures=0, resume=None, finished_at=None)

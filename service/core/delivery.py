@@ -14,7 +14,7 @@ Format = Literal["standard", "cloudevents"]
 DeliveryStatus = Literal["pending", "sending", "succeeded", "failed", "held", "parked"]
 """What becomes of one event for one endpoint.
 
-pending    due at its time
+pending    due at its time; once it has failed, `recover` sends it at once
 sending    an attempt is in flight
 succeeded  final: a 2xx came
 failed     final: the schedule is used up, or the subscriber said that it is gone

@@ -119,7 +119,7 @@ class _RecoverStep:
         if row[6] is None:
             return next(fan_out(event, (endpoint,), batch.env), None)
         delivery = batch.delivery(row[6])
-        return delivery if delivery.status in ("failed", "held", "parked") else None
+        return delivery if delivering.is_recoverable(delivery) else None
 
 
 def _stored_event(row: Row) -> Event:

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from service.core import delivering
 from service.core.change import Change
 from service.core.delivering import Outcome
-from service.core.delivery import Delivery, Endpoint
+from service.core.delivery import Delivery, DeliveryStatus, Endpoint, Resume
 from service.core.schedule import RETRY_SCHEDULE_S
 from tests.support.env import FakeEnv
 from tests.support.factory import make_delivery, make_endpoint
@@ -127,6 +127,30 @@ def test_a_retry_by_hand_of_what_is_in_flight_sends_nothing_twice(env: FakeEnv) 
     assert delivering.retry(once, env).deliveries == (once,)
     after = attempt(delivering.begin(once, env, 40), None, refused(env), env).deliveries[0]
     assert (after.status, after.due_at) == ("failed", None)
+
+
+@pytest.mark.parametrize(
+    ("status", "failures", "by_hand_from", "wanted"),
+    [
+        ("failed", 14, None, True),
+        ("held", 0, None, True),
+        ("parked", 0, None, True),
+        ("pending", 1, None, True),
+        ("pending", 1, "pending", True),
+        ("pending", 14, "failed", True),
+        ("pending", 0, None, False),
+        ("pending", 1, "succeeded", False),
+        ("sending", 1, None, False),
+        ("succeeded", 1, None, False),
+    ],
+)
+def test_recover_takes_what_was_not_received_and_is_not_on_its_way(
+    env: FakeEnv, status: DeliveryStatus, failures: int, by_hand_from: DeliveryStatus | None, wanted: bool
+) -> None:
+    resume = Resume(status=by_hand_from, due_at=None) if by_hand_from else None
+    delivery = make_delivery(env, status=status, failures=failures, resume=resume)
+    assert delivering.is_recoverable(delivery) is wanted
+    assert not delivering.is_recoverable(delivering.recover(delivery, env)), "asked for twice it is sent once"
 
 
 def test_what_a_worker_past_its_lease_learned_is_written_down_but_moves_nothing(env: FakeEnv) -> None:

@@ -505,7 +505,11 @@ class World:
         received = {
             row["event_id"]
             for row in self.before.deliveries.values()
-            if row["endpoint_id"] == endpoint_id and row["status"] in ("pending", "sending", "succeeded")
+            if row["endpoint_id"] == endpoint_id
+            and (
+                row["status"] in ("sending", "succeeded")
+                or (row["status"] == "pending" and (not row["failures"] or row["resume_status"] == "succeeded"))
+            )
         }
         had = {row["event_id"] for row in self.before.deliveries.values() if row["endpoint_id"] == endpoint_id}
         wanted = {

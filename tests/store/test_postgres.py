@@ -8,17 +8,20 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from service.core import delivering, lifecycle
 from service.core.change import Change, IdempotencyKey
 from service.core.delivery import Delivery
 from service.core.problems import NotFound, Unavailable
 from service.core.task import Task
+from service.core.times import after
 from service.providers.base import Limits
 from service.settings import SettingsError, load
-from service.store import claims, gathered, postgres
+from service.store import claims, gathered, postgres, upkeep
 from service.store.batch import Batch, Keys
 from service.store.bus import EVENTS
+from service.store.claims import Parcel
 from service.store.migrate import migrate
 from service.store.postgres import READERS, PostgresDriver
 from service.store.postgres_session import numbered
@@ -207,6 +210,39 @@ async def test_a_reader_that_follows_the_stream_never_passes_a_gap_that_is_fille
 
         await asyncio.wait_for(asyncio.gather(follow(), write(first), write(second)), 30)
         assert seen == list(range(1, 401))
+
+
+async def test_a_recover_beside_another_processs_worker_sends_what_waits_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "STEP", 10)
+    async with two(url) as (first, second):
+        endpoint_id, since = await subscribe(first, max_in_flight=1000), first.env.now()
+        await publish(first, 20)
+        for parcel in (await claim_deliveries(first)).parcels:
+            waiting = replace(parcel.delivery, status="pending", due_at=after(since, 60), failures=1)
+            await put(first, Change(deliveries=(waiting,)))
+        second.env.pass_time(60)
+        recover = partial(upkeep.recover, first.writer, endpoint_id, since, after(since, 1), dry_run=False)
+
+        async def recover_ten_and_claim_the_rest(batch: Batch) -> tuple[int, list[Parcel]]:
+            found = await upkeep._RecoverStep(endpoint_id, 0, 0, 2**53, dry_run=False).work(batch)
+            await batch.flush()
+            return found, (await claim_deliveries(second)).parcels
+
+        found, untouched = await first.writer.run(recover_ten_and_claim_the_rest)
+        assert found == 10
+        assert [parcel.delivery.failures for parcel in untouched] == [1] * 10
+        assert await recover() == 0, "ten are queued, ten are being sent"
+
+        async def claim_and_begin_to_recover(batch: Batch) -> tuple[list[Parcel], asyncio.Task[int]]:
+            claim = await claims.claim_due_deliveries(batch, 100, 40, 1000)
+            return claim.parcels, asyncio.create_task(recover())
+
+        queued, recovering = await second.writer.run(claim_and_begin_to_recover)
+        assert [parcel.delivery.failures for parcel in queued] == [0] * 10
+        assert await recovering == 0
+        assert len({parcel.delivery.id for parcel in [*untouched, *queued]}) == 20
 
 
 # --- news -------------------------------------------------------------------------------------------------------------

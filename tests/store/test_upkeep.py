@@ -13,7 +13,8 @@ from service.core.problems import Conflict, NotFound
 from service.core.task import TaskInput
 from service.core.times import after
 from service.store import upkeep
-from service.store.batch import Keys
+from service.store.batch import Batch, Keys
+from service.store.claims import Parcel
 from service.store.queries import TaskFilter
 from tests.store.conftest import Store
 from tests.store.test_claims import claim_deliveries, publish, put, subscribe
@@ -94,6 +95,63 @@ async def test_recover_goes_through_more_than_one_step(store: Store, monkeypatch
     await put(store, Change(endpoints=(delivering.enable(endpoint),)))
     since, until = store.env.now() - timedelta(days=1), after(store.env.now(), 1)
     assert await upkeep.recover(store.writer, endpoint.id, since, until, dry_run=False) == 10
+
+
+async def fail(store: Store, parcel: Parcel) -> None:
+    """As a subscriber does that is overloaded, and says for how long."""
+    delivery = parcel.delivery
+    outcome = delivering.Outcome(
+        at=store.env.now(), received=False, status_code=503, duration_ms=1, error="HTTP 503", retry_after="3600"
+    )
+    await store.writer.change(
+        Keys(deliveries=(delivery.id,), endpoints=(delivery.lane,)),
+        lambda batch: delivering.after_attempt(
+            batch.delivery(delivery.id), batch.endpoint(delivery.lane), outcome, delivery.lease, store.env, (5.0, 20.0)
+        ),
+    )
+
+
+async def test_recover_sends_at_once_what_waits_for_its_next_attempt(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "STEP", 2)
+    endpoint_id = await subscribe(store)
+    await publish(store, 7)
+    failing = (await claim_deliveries(store, 5)).parcels
+    for parcel in failing[:4]:
+        await fail(store, parcel)
+    waiting, sending = {parcel.delivery.id for parcel in failing[:4]}, failing[4].delivery
+    recover = partial(upkeep.recover, store.writer, endpoint_id, store.env.now(), after(store.env.now(), 1))
+    before = await dump(store)
+    assert await recover(dry_run=True) == 4
+    assert await dump(store) == before
+    assert await recover(dry_run=False) == 4
+    assert await recover(dry_run=False) == await recover(dry_run=True) == 0
+    queued = (await store.reads.list_deliveries("pending", endpoint_id, None, 10, None)).items
+    assert {delivery.id for delivery in queued if delivery.attempts} == waiting
+    assert {(delivery.failures, delivery.due_at) for delivery in queued} == {(0, store.env.now())}
+    assert await store.reads.get_delivery(sending.id) == sending
+    assert len((await claim_deliveries(store)).parcels) == 6
+
+
+async def test_what_waited_is_held_with_its_endpoint_and_recover_sends_as_many_as_enabling_says(store: Store) -> None:
+    endpoint_id = await subscribe(store)
+    await publish(store, 3)
+    for parcel in (await claim_deliveries(store, 2)).parcels:
+        await fail(store, parcel)
+    recover = partial(upkeep.recover, store.writer, endpoint_id, store.env.now(), after(store.env.now(), 1))
+
+    def disable(batch: Batch) -> Change:
+        disabled = delivering.disable(batch.endpoint(endpoint_id), "by request", store.env)
+        return Change(endpoints=(disabled,), holds=(endpoint_id,))
+
+    await store.writer.change(Keys(endpoints=(endpoint_id,)), disable)
+    assert (await store.reads.count_held())[endpoint_id].count == await recover(dry_run=True) == 3
+    await store.writer.change(
+        Keys(endpoints=(endpoint_id,)),
+        lambda batch: Change(endpoints=(delivering.enable(batch.endpoint(endpoint_id)),)),
+    )
+    assert (await store.reads.count_held())[endpoint_id].count == await recover(dry_run=False) == 3
 
 
 async def test_recover_keeps_to_the_filter(store: Store) -> None:
