@@ -12,11 +12,13 @@ from service.core.env import Env
 from service.core.event import Event, EventType
 from service.core.problems import Conflict
 from service.core.schedule import parse_retry_after
-from service.core.times import after
+from service.core.times import after, rfc3339
 from service.core.views import view_endpoint_facts
 
 GONE = 410
 SECRET_OVERLAP_S = 86_400.0
+OLD_SECRETS_MAX = 5
+"""Each is one more signature on every attempt."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,12 +105,19 @@ def ping(endpoint: Endpoint, env: Env) -> Event:
 
 
 def rotate(endpoint: Endpoint, new_secret: str, env: Env) -> Endpoint:
-    """For a day both secrets sign."""
+    """For a day the replaced secret signs too, whatever replaces the new one meanwhile. Raises Conflict."""
+    now = env.now()
+    old = endpoint.old_secrets_at(now)
+    if len(old) >= OLD_SECRETS_MAX:
+        until = rfc3339(min(one.until for one in old))
+        often = f"The secret was rotated {len(old)} times within 24 hours"
+        raise Conflict(f"{often}; it can be rotated again from {until} on.")
     return replace(
         endpoint,
         secret=new_secret,
         old_secret=endpoint.secret,
-        old_secret_until=after(env.now(), SECRET_OVERLAP_S),
+        old_secret_until=after(now, SECRET_OVERLAP_S),
+        older_secrets=old,
     )
 
 
@@ -126,7 +135,7 @@ def remove(endpoint: Endpoint, env: Env) -> Endpoint:
     if endpoint.deleted_at is not None:
         raise Conflict("The endpoint is deleted.")
     disabled = disable(endpoint, "deleted", env)
-    return replace(disabled, secret="", old_secret=None, headers={}, deleted_at=env.now())
+    return replace(disabled, secret="", old_secret=None, older_secrets=(), headers={}, deleted_at=env.now())
 
 
 def _attempt(delivery: Delivery, outcome: Outcome) -> Attempt:

@@ -28,8 +28,22 @@ FAILING_AFTER = 4
 DISABLE_AFTER_DAYS = 5
 
 
+class OldSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret that a rotation replaced, and until when it still signs."""
+
+    secret: str
+    until: datetime
+
+    def __repr__(self) -> str:
+        return f"OldSecret(until={self.until})"
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscriber. `failures` counts those in a row, `first_failed_at` is the oldest since the last success."""
+    """A subscriber. `failures` counts those in a row, `first_failed_at` is the oldest since the last success.
+
+    `old_secret` is the one before the present, in the form that replicas of an older version read and write too;
+    `older_secrets` came before it, newest first.
+    """
 
     id: str
     url: str
@@ -48,6 +62,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     disabled_at: datetime | None = None
     old_secret: str | None = None
     old_secret_until: datetime | None = None
+    older_secrets: tuple[OldSecret, ...] = ()
     failures: int = 0
     failing: bool = False
     first_failed_at: datetime | None = None
@@ -59,9 +74,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def secrets_at(self, now: datetime) -> tuple[str, ...]:
         """The secrets that sign now, newest first."""
-        if self.old_secret and self.old_secret_until and now < self.old_secret_until:
-            return (self.secret, self.old_secret)
-        return (self.secret,)
+        return (self.secret, *(old.secret for old in self.old_secrets_at(now)))
+
+    def old_secrets_at(self, now: datetime) -> tuple[OldSecret, ...]:
+        """Those that were replaced and whose time is not over, newest first."""
+        old = self.older_secrets
+        if self.old_secret and self.old_secret_until:
+            old = (OldSecret(secret=self.old_secret, until=self.old_secret_until), *old)
+        return tuple(one for one in old if now < one.until)
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from msgspec.structs import replace
 
+from service.core.delivery import OldSecret
 from service.store.batch import Batch
 from service.store.vault import Unopened, Vault
 from service.store.writer import Writer
@@ -89,11 +91,18 @@ def _renew_endpoint(vault: Vault, doc: str) -> str:
     for name in ("secret", "old_secret"):
         text = msgspec.json.decode(found.get(name, b"null"), type=str | None)
         if text and not vault.is_newest(text):
-            fresh[name] = vault.seal(vault.open(text, "secret"), "secret")
+            fresh[name] = _renew_secret(vault, text)
+    older = msgspec.json.decode(found.get("older_secrets", b"[]"), type=tuple[OldSecret, ...])
+    if any(not vault.is_newest(one.secret) for one in older):
+        fresh["older_secrets"] = [replace(one, secret=_renew_secret(vault, one.secret)) for one in older]
     headers = msgspec.json.decode(found.get("headers", b"{}"), type=dict[str, str])
     if any(not vault.is_newest(value) for value in headers.values()):
         fresh["headers"] = vault.seal_headers(vault.open_headers(headers))
     return _write(found, fresh) if fresh else doc
+
+
+def _renew_secret(vault: Vault, text: str) -> str:
+    return vault.seal(vault.open(text, "secret"), "secret")
 
 
 def _read(doc: str) -> Document:

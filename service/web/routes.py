@@ -89,7 +89,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     _op(S, "endpoints", "GET /v1/endpoints/{id}", endpoints.get_endpoint, "Get an endpoint", {200: EndpointView}),
     _op(S, "endpoints", "PATCH /v1/endpoints/{id}", endpoints.change_endpoint, "Change, enable or disable an endpoint", {200: EndpointView}, body=endpoints.ChangeEndpoint),
     _op(S, "endpoints", "DELETE /v1/endpoints/{id}", endpoints.delete_endpoint, "Delete an endpoint", {204: None}),
-    _op(S, "endpoints", "POST /v1/endpoints/{id}/rotate-secret", endpoints.rotate_secret, "A new secret; for 24 hours both sign", {200: EndpointView}),
+    _op(S, "endpoints", "POST /v1/endpoints/{id}/rotate-secret", endpoints.rotate_secret, "A new secret; for 24 hours the old one signs, too", {200: EndpointView}, problems=(409,)),
     _op(S, "endpoints", "POST /v1/endpoints/{id}/test", endpoints.test_endpoint, "Send a taskhook.ping now", {202: DeliveryView}),
     _op(S, "endpoints", "POST /v1/endpoints/{id}/recover", endpoints.recover, "Send again what was not received", {200: endpoints.Recovered}, body=endpoints.Recover, problems=(409,)),
     _op(D, "endpoints", "GET /v1/deliveries", deliveries.list_deliveries, "List deliveries, newest first", {200: deliveries.DeliveryList}, query=deliveries.ListDeliveries),

@@ -7,7 +7,9 @@ from service.core import delivering
 from service.core.change import Change
 from service.core.delivering import Outcome
 from service.core.delivery import Delivery, DeliveryStatus, Endpoint, Resume
+from service.core.problems import Conflict
 from service.core.schedule import RETRY_SCHEDULE_S
+from service.core.times import after, rfc3339
 from tests.support.env import FakeEnv
 from tests.support.factory import make_delivery, make_endpoint
 
@@ -167,6 +169,37 @@ def test_both_secrets_sign_for_a_day_after_a_rotation(env: FakeEnv) -> None:
     assert endpoint.secrets_at(env.pass_time(86_400)) == ("whsec_new",)
 
 
+def test_each_replaced_secret_signs_for_its_own_day(env: FakeEnv) -> None:
+    endpoint = delivering.rotate(make_endpoint(env, secret="whsec_a"), "whsec_b", env)
+    env.pass_time(1)
+    endpoint = delivering.rotate(endpoint, "whsec_c", env)
+    assert endpoint.secrets_at(env.now()) == ("whsec_c", "whsec_b", "whsec_a")
+    assert endpoint.secrets_at(env.pass_time(86_399)) == ("whsec_c", "whsec_b")
+    assert endpoint.secrets_at(env.pass_time(1)) == ("whsec_c",)
+    assert "whsec_" not in repr(endpoint.older_secrets)
+
+
+def test_a_rotation_drops_what_no_longer_signs(env: FakeEnv) -> None:
+    endpoint = delivering.rotate(make_endpoint(env, secret="whsec_a"), "whsec_b", env)
+    env.pass_time(86_400)
+    endpoint = delivering.rotate(endpoint, "whsec_c", env)
+    assert (endpoint.old_secret, endpoint.older_secrets) == ("whsec_b", ())
+
+
+def test_a_sixth_rotation_within_a_day_is_refused_until_the_first_secrets_day_is_over(env: FakeEnv) -> None:
+    endpoint = make_endpoint(env, secret="whsec_0")
+    until = rfc3339(after(env.now(), 86_400))
+    for number in range(1, 6):
+        endpoint = delivering.rotate(endpoint, f"whsec_{number}", env)
+        env.pass_time(1)
+    assert len(endpoint.secrets_at(env.now())) == 6
+    with pytest.raises(Conflict, match=until):
+        delivering.rotate(endpoint, "whsec_6", env)
+    env.pass_time(86_400 - 5)
+    rotated = delivering.rotate(endpoint, "whsec_6", env)
+    assert rotated.secrets_at(env.now()) == tuple(f"whsec_{number}" for number in (6, 5, 4, 3, 2, 1))
+
+
 def test_enabling_starts_with_a_clean_record(env: FakeEnv) -> None:
     endpoint, _ = fail_often(env, make_endpoint(env), 4)
     disabled = delivering.disable(endpoint, "by request", env)
@@ -175,8 +208,12 @@ def test_enabling_starts_with_a_clean_record(env: FakeEnv) -> None:
 
 
 def test_a_removed_endpoint_keeps_no_secret(env: FakeEnv) -> None:
-    removed = delivering.remove(replace(make_endpoint(env), headers={"Authorization": "x"}), env)
+    endpoint = replace(make_endpoint(env), headers={"Authorization": "x"})
+    for secret in ("whsec_b", "whsec_c"):
+        endpoint = delivering.rotate(endpoint, secret, env)
+    removed = delivering.remove(endpoint, env)
     assert (removed.secret, removed.headers, removed.enabled) == ("", {}, False)
+    assert (removed.old_secret, removed.older_secrets) == (None, ())
 
 
 def test_a_delivery_in_flight_to_a_deleted_endpoint_ends_and_says_nothing_of_its_health(env: FakeEnv) -> None:

@@ -116,6 +116,16 @@ async def test_a_secret_is_in_one_answer_and_on_no_page_after_it(browser: Browse
     assert rotated.headers["cache-control"] == "no-store"
 
 
+async def test_a_rotation_too_many_is_told_in_words(browser: Browser, api: httpx.AsyncClient) -> None:
+    endpoint = await create(api, url=URL)
+    place = f"/endpoints/{endpoint['id']}"
+    await browser.page(place)
+    for _ in range(5):
+        assert (await browser.send(f"{place}/rotate")).status_code == 200
+    refused = await browser.send(f"{place}/rotate")
+    assert refused.status_code == 409 and "it can be rotated again from" in refused.text
+
+
 async def test_headers_are_kept_replaced_or_dropped(browser: Browser, site: Site, api: httpx.AsyncClient) -> None:
     endpoint = await create(api, url=URL, headers={"X-Token": "t0p"})
     place = f"/endpoints/{endpoint['id']}/settings"

@@ -446,6 +446,17 @@ async def test_after_a_rotation_both_secrets_verify(group: Group) -> None:
     assert rotated["secret"] not in str(await group.api.get_endpoint(group.id))
 
 
+async def test_after_two_rotations_all_three_secrets_verify(group: Group) -> None:
+    subscriber = await group.subscribe()
+    path = f"/v1/endpoints/{group.id}/rotate-secret"
+    second, third = [ok(await group.client.post(path))["secret"] for _ in range(2)]
+    await group.run()
+    await until(lambda: subscriber.received)
+    (one,) = subscriber.received
+    assert len(one.signatures) == 3
+    assert one.verify(third) == one.verify(second) == one.verify(group.secret)
+
+
 async def test_a_ping_is_sent_at_once_and_signed(group: Group) -> None:
     subscriber = await group.subscribe(events=["task.failed"])
     ok(await group.client.post(f"/v1/endpoints/{group.id}/test"))

@@ -4,10 +4,12 @@ import json
 import re
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 
 from service.core.change import Change
+from service.core.delivery import OldSecret
 from service.core.times import to_ms
 from service.store import rotation
 from service.store.batch import Batch, Keys
@@ -95,6 +97,10 @@ async def fill(store: Store, vault: Vault | None) -> None:
         store.env,
         secret=vault.seal(SECRET, "secret") if vault else SECRET,
         old_secret=vault.seal("old", "secret") if vault else "old",
+        older_secrets=tuple(
+            OldSecret(secret=vault.seal(text, "secret") if vault else text, until=store.env.now())
+            for text in ("older", "oldest")
+        ),
         headers=vault.seal_headers(HEADERS) if vault else HEADERS,
     )
     task = make_task(store.env, webhook_url=sealed_url, metadata={"webhook_url": "no secret"})
@@ -128,6 +134,12 @@ async def test_rotation_puts_every_row_under_the_newest_key(store: Store, before
     (endpoint,), tasks, (url,) = await contents(store)
     assert new.open(endpoint["secret"], "secret") == SECRET
     assert new.open(endpoint["old_secret"], "secret") == "old"
+    older = msgspec.convert(endpoint["older_secrets"], tuple[OldSecret, ...])
+    assert all(new.is_newest(one.secret) for one in older)
+    assert [(new.open(one.secret, "secret"), one.until) for one in older] == [
+        ("older", store.env.now()),
+        ("oldest", store.env.now()),
+    ]
     assert new.open_headers(endpoint["headers"]) == HEADERS
     assert new.open_url(url) == URL
     assert [new.open_url(task["webhook_url"]) for task in tasks if "webhook_url" in task] == [URL]

@@ -7,6 +7,7 @@ import pytest
 
 from service.core import delivering
 from service.core.change import Change
+from service.core.times import after, rfc3339
 from service.outbound.guard import Guard
 from service.store.batch import Batch, Keys
 from tests.web.conftest import Site, errors
@@ -223,6 +224,24 @@ async def test_a_rotation_shows_the_new_secret_and_keeps_the_old_for_a_day(
     opened = [site.vault.open(secret, "secret") for secret in stored.secrets_at(site.env.now())]
     assert opened == [rotated["secret"], made["secret"]]
     assert stored.secrets_at(site.env.pass_time(86_400)) == (stored.secret,)
+
+
+async def test_rotations_close_together_keep_each_secret_and_the_sixth_is_told_when_to_come_again(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    made = await make(client)
+    path, secrets = f"/v1/endpoints/{made['id']}", [made["secret"]]
+    until = rfc3339(after(site.env.now(), 86_400))
+    for _ in range(5):
+        secrets.insert(0, (await client.post(f"{path}/rotate-secret")).json()["secret"])
+    refused = await client.post(f"{path}/rotate-secret")
+    assert refused.status_code == 409 and until in refused.json()["detail"]
+    stored = await site.reads.get_endpoint(made["id"])
+    assert [site.vault.open(secret, "secret") for secret in stored.secrets_at(site.env.now())] == secrets
+    await client.delete(path)
+    async with site.driver.reading() as session:
+        ((doc,),) = await session.fetch("select doc from endpoints")
+    assert "sealed" not in doc
 
 
 @pytest.mark.parametrize("enabled", [True, False])

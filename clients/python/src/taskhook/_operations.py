@@ -293,7 +293,7 @@ def update_endpoint(
 
 
 def rotate_secret(endpoint_id: str, /) -> Plan[Endpoint]:
-    """A new `secret`, in this answer alone; for 24 hours both sign."""
+    """A new `secret`, in this answer alone; for 24 hours the old one signs, too."""
     return _object(Endpoint, Request(method="POST", path=path_of("endpoints", endpoint_id, "rotate-secret")))
 
 
