@@ -2,13 +2,14 @@
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 import socket
 import sqlite3
 import sys
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 import uvicorn
@@ -38,9 +39,10 @@ log = structlog.get_logger()
 WEB_GRACE_S = 8
 WORK_GRACE_S = 18.0
 """Longer than an attempt to deliver, and with the rest of the stop shorter than the 25 s that platforms give."""
+STOP_S = 24.0
 BACKLOG = 2_048
 FILES_MAX = 16_384
-FILES_OF_WEB, FILES_OF_WORKER = 400, 1_200
+FILES_OF_WEB, FILES_OF_WORKER = 400, 1_600
 """Refused connections being told so, files, pipes; with a worker also its connections to providers and subscribers."""
 CONNECTIONS_MIN, CONNECTIONS_MAX = 16, 16_384
 GC_THRESHOLDS = (20_000, 50, 100)
@@ -136,9 +138,14 @@ class _Alive:
 
 
 async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> int:
-    stopping = asyncio.Event()
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        loop.call_later(STOP_S, _leave)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
         listener = _bind(settings.host, settings.port) if web else None
         own_url = _own_url(settings, listener)
@@ -158,6 +165,13 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
             server = _build_server(parts, build_probes(parts, stopping, alive), limits)
         await _run_until_stopped(parts, lanes, alive, server, listener, stopping, web=web, dev=dev)
     return 0
+
+
+def _leave() -> NoReturn:
+    """As if killed, which loses nothing: a database that does not answer would hold up the end of its connections."""
+    log.warning("service.cut_off", after_s=STOP_S)
+    sys.stdout.flush()
+    os._exit(0)
 
 
 async def _hear_other_processes(parts: Parts, stack: AsyncExitStack) -> None:

@@ -14,7 +14,7 @@ def test_jitter_spreads_by_a_tenth_either_way_and_no_further() -> None:
 
 def test_ids_sort_by_creation_also_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([1_000, 1_000, 500, 500, 1_001, 0] * 50)
-    monkeypatch.setattr(wiring, "_now_ms", times.__next__)
+    monkeypatch.setattr(wiring, "now_ms", times.__next__)
     env = RealEnv()
     ids = [env.new_id("task") for _ in range(300)]
     assert ids == sorted(set(ids))

@@ -27,6 +27,7 @@ EXCERPT_MAX = 1024
 # server is just closing.
 _KEEPALIVE_S = 1.0
 _CONNECT_S = 10.0
+_LATE_S, _TO_READ_S = 1.0, 2.0
 _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _ONE_PIECE_MAX = 1 << 20
 
@@ -52,8 +53,12 @@ class ProviderClient:
             return NotSent(reason="invalid URL or header")
         connect_s = min(_CONNECT_S, request.timeout_s / 2)
         try:
-            async with asyncio.timeout(request.timeout_s):
-                return await self._exchange(request, connect_s)
+            async with asyncio.timeout(None) as limit:
+                ending = _end(limit, request.timeout_s)
+                try:
+                    return await self._exchange(request, connect_s)
+                finally:
+                    ending.cancel()
         except TimeoutError:
             return Unconfirmed(reason=f"timed out after {request.timeout_s:g} s")
 
@@ -190,6 +195,18 @@ class Poster:
             read_bufsize=8 * EXCERPT_MAX,
         )
         return self._session
+
+
+def _end(limit: asyncio.Timeout, after_s: float) -> asyncio.TimerHandle:
+    """A process that stood still has yet to read what came meanwhile: the answer to a paid submit may be in it."""
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + after_s
+
+    def end() -> None:
+        stood_still = loop.time() - ends_at > _LATE_S
+        limit.reschedule(loop.time() + (_TO_READ_S if stood_still else 0.0))
+
+    return loop.call_at(ends_at, end)
 
 
 def _session(connector: aiohttp.TCPConnector, **more: Any) -> aiohttp.ClientSession:

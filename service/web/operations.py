@@ -1,8 +1,10 @@
 """What operators ask: is it alive, is it ready, what does it count, which providers does it have."""
 
+import asyncio
 import time
+from collections.abc import Coroutine
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -21,6 +23,8 @@ from service.web.creating import setting_of
 
 GAUGES_S = 5.0
 """A scrape counts again after this time at the earliest."""
+READ_PATIENCE_S = 5.0
+T = TypeVar("T")
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,11 +99,20 @@ async def get_readiness(web: Web, call: Call[GetReadiness, None]) -> Answer:
     checks = {"service": _check_service(web), "database": Check(ok=True)}
     try:
         await web.store.writer.check()
-        checks |= await _check_work(web)
+        checks |= await _in_time(_check_work(web))
     except Unavailable as problem:
         checks["database"] = Check(ok=False, note=problem.detail)
     ready = all(check.ok for name, check in checks.items() if name != call.query.exclude)
     return json_answer(Readiness(status="ok" if ready else "unavailable", checks=checks), 200 if ready else 503)
+
+
+async def _in_time(reads: Coroutine[Any, Any, T]) -> T:
+    """Those who ask wait less long than a statement may take, and a database that is silent tells them nothing."""
+    try:
+        async with asyncio.timeout(READ_PATIENCE_S):
+            return await reads
+    except TimeoutError:
+        raise Unavailable("The database does not answer in time.", cause="slow") from None
 
 
 def _check_service(web: Web) -> Check:
@@ -134,7 +147,7 @@ async def get_metrics(web: Web, call: Call[None, None]) -> Answer:
         web.gauges_until = time.monotonic() + GAUGES_S
         try:
             await web.store.writer.check()
-            await _refresh_gauges(web)
+            await _in_time(_refresh_gauges(web))
         except Unavailable:
             web.gauges_until = 0.0
         web.running.metrics.database_up.set(web.gauges_until > 0)

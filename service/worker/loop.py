@@ -23,6 +23,7 @@ LOOK_AGAIN_S = 5.0
 """Without a bell: another process may have written, and a clock may have jumped."""
 FAILED_FIRST_S = 0.5
 FAILED_MAX_S = 30.0
+HAND_BACK_S = 2.0
 
 
 class Claimed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -113,10 +114,16 @@ class Lane(Generic[T]):
         if not self._running:
             return 0
         _, late = await asyncio.wait(self._running, timeout=max(0.0, ends_at - time.monotonic()))
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await self._cut_off(late)
         return len(late)
+
+    async def _cut_off(self, late: set[asyncio.Task[None]]) -> None:
+        """Each hands back what it holds. Where the database takes nothing, that comes back when its lease is over."""
+        for patience_s in (HAND_BACK_S, None):
+            for task in late:
+                task.cancel()
+            if late:
+                _, late = await asyncio.wait(late, timeout=patience_s)
 
     # --- in the transaction of others ---------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """The process killed at its worst moments and started again: nothing is lost, and nothing is submitted twice."""
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 import pytest_asyncio
@@ -10,7 +12,10 @@ import pytest_asyncio
 from service.app import WORK_GRACE_S
 from tests.flows.conftest import World
 from tests.support.api import new_prompt
+from tests.support.postgres import database, shared_server
+from tests.support.proxy import Proxy
 from tests.support.receiver import Subscriber, status
+from tests.support.replicas import of_one_process
 from tests.support.server import Hang
 from tests.support.service import Service, hurried
 from tests.support.upstream import accept, hang
@@ -203,6 +208,40 @@ async def test_a_term_signal_lets_what_is_in_flight_finish_and_ends_within_its_t
     task = await service.api.task(slow_task["id"])
     assert (task["status"], task["provider_task_id"]) == ("running", plan.job.id), "the answer in flight was lost"
     assert len(plan.submits) == 1
+    await service.close()
+
+
+@of_one_process("another connection locks the one file")
+async def test_a_term_signal_ends_the_process_though_nothing_can_be_stored(world: World) -> None:
+    fake, prompt = world.fluxapi_ai, new_prompt()
+    service = await world.start(hurried(app__WORK_GRACE_S=1))
+    plan = fake.script(prompt, submit=[hang(accepted=True)])
+    task = await service.api.submit(MODEL, prompt)
+    await until(lambda: plan.jobs)
+    with closing(sqlite3.connect(service.directory / "taskhook.db", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        stopped = await service.terminate()
+        other.execute("rollback")
+    assert stopped.code == 0, service.log(tail=30)
+    assert stopped.seconds - 1 + WORK_GRACE_S < 25, "with the time that they really have"
+    await service.restart()
+    assert (await service.api.task(task["id"]))["status"] == "queued", "until its lease is over"
+    assert len(plan.submits) == 1
+    await service.close()
+
+
+async def test_a_term_signal_ends_the_process_though_its_database_is_silent(world: World) -> None:
+    async with database(shared_server()) as url, Proxy([shared_server().port]) as cable:
+        there = url.replace(f":{shared_server().port}/", f":{cable.port}/")
+        service = world.service({**hurried(app__STOP_S=3), "TASKHOOK_DATABASE_URL": there}, command="serve")
+        await service.restart()
+        asked = [asyncio.create_task(service.api.submit(MODEL, new_prompt())) for _ in range(3)]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        cable.moves.clear()
+        stopped = await service.terminate()
+        await asyncio.gather(*asked, return_exceptions=True)
+    assert stopped.code == 0, service.log(tail=30)
+    assert stopped.seconds < 5
     await service.close()
 
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import gzip
+import threading
+import time
 import tracemalloc
 import zlib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -127,6 +130,32 @@ async def test_the_time_is_for_the_whole_answer(script: Script, client: Provider
     outcome = await client.send(submit(script.url(answer), timeout_s=0.3))
     assert outcome == Unconfirmed(reason="timed out after 0.3 s")
     assert len(script.server.requests) == 1
+
+
+async def test_an_answer_that_came_while_the_process_stood_still_is_read(client: ProviderClient) -> None:
+    """The server has a thread of its own, so that it goes on while nothing else here does."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            arrived.set()
+            standing_still.wait()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"taken")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    arrived, standing_still = threading.Event(), threading.Event()
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        call = asyncio.create_task(client.send(submit(f"http://127.0.0.1:{server.server_port}/", timeout_s=0.5)))
+        await until(arrived.is_set)
+        standing_still.set()
+        time.sleep(2)  # noqa: ASYNC251 (standing still is the point)
+        reply = await call
+    assert isinstance(reply, HttpReply)
+    assert reply.body == b"taken"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from service.store.bus import Bus
 from service.store.driver import Session
 from service.store.writer import Writer
 from service.telemetry import Metrics
+from service.worker import loop
 from service.worker.loop import Claimed, Lane
 from tests.support.env import FakeEnv
 from tests.support.wait import until
@@ -207,6 +208,29 @@ async def test_what_takes_longer_than_the_grace_is_cut_off() -> None:
     async with turning(work) as made:
         await until(lambda: work.begun == [1])
         assert await made.lane.stop(0.01) == 1
+
+
+async def test_what_can_not_be_handed_back_is_left_to_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "HAND_BACK_S", 0.05)
+    work, tries = FakeWork(), 0
+
+    async def run(item: int) -> None:
+        nonlocal tries
+        work.begun.append(item)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            while True:
+                tries += 1
+                await asyncio.sleep(0.01)
+
+    work.run = run  # type: ignore[method-assign]
+    work.waiting = [1]
+    async with turning(work) as made:
+        await until(lambda: work.begun == [1])
+        async with asyncio.timeout(5):
+            assert await made.lane.stop(0.01) == 1
+    assert tries > 1
 
 
 async def test_it_sleeps_until_the_next_is_due() -> None:
