@@ -174,7 +174,7 @@ def save_images(task: Json, folder: Path) -> Iterator[str]:
 @cli.command()
 @click.option("--status", type=click.Choice(STATUSES))
 @click.option("--provider")
-@click.option("--model")
+@click.option("--model", help="`provider/model`, or a bare name at any provider.")
 @click.option("--metadata", help="Equal to your own; repeatable.", **PAIR)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
 @talks

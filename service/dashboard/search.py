@@ -10,7 +10,7 @@ from service.core.problems import InvalidRequest
 from service.core.task import Status
 from service.store.queries import TaskFilter
 from service.web.calls import ID_SHAPES
-from service.web.queries import read_time
+from service.web.queries import read_model, read_time
 
 NAMES = ("status", "provider", "model", "id", "after", "before")
 TEXT_MAX = 300
@@ -77,10 +77,11 @@ def read_search(text: str, status: str = "", provider: str = "") -> Asked:
     times = {name: _time(given, name, wrong) for name in ("after", "before")}
     task_id = given.pop("id", None) or next((word for word in reader.words if ID_SHAPES["task"].fullmatch(word)), None)
     words = tuple(word for word in reader.words if word != task_id)[:WORDS_MAX]
+    named, model = read_model(given.get("model"), given.get("provider"))
     wanted = TaskFilter(
         status=given.get("status"),
-        provider=given.get("provider"),
-        model=given.get("model"),
+        provider=named,
+        model=model,
         metadata=reader.metadata,
         created_after=times["after"],
         created_before=times["before"],

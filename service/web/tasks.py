@@ -27,7 +27,16 @@ from service.telemetry.tracing import current_span
 from service.web.calls import Answer, Call, first_of, gone, json_answer
 from service.web.context import Web
 from service.web.creating import Labels, check_key, create, find_answered, fingerprint, resolve_model
-from service.web.queries import Cursor, Limit, TimeText, encode_cursor, read_id_cursor, read_number_cursor, read_time
+from service.web.queries import (
+    Cursor,
+    Limit,
+    TimeText,
+    encode_cursor,
+    read_id_cursor,
+    read_model,
+    read_number_cursor,
+    read_time,
+)
 
 log = structlog.get_logger()
 DELIVERIES_MAX = 200
@@ -66,7 +75,7 @@ class GetTask(msgspec.Struct, frozen=True, kw_only=True):
 class ListTasks(msgspec.Struct, frozen=True, kw_only=True):
     status: Status | UnsetType = UNSET
     provider: str | None = None
-    model: str | None = None
+    model: Annotated[str, Meta(description="`provider/model`, or a bare name at any provider.")] | None = None
     provider_task_id: str | None = None
     metadata: Annotated[dict[str, str], Meta(description="As `metadata.KEY=VALUE`, any number of times.")] = {}
     created_after: TimeText | None = None
@@ -198,10 +207,11 @@ def _told_of_end(web: Web, task_id: str) -> Iterator[asyncio.Future[str]]:
 
 async def list_tasks(web: Web, call: Call[ListTasks, None]) -> Answer:
     query = call.query
+    provider, model = read_model(query.model, query.provider)
     wanted = TaskFilter(
         status=query.status or None,
-        provider=query.provider,
-        model=query.model,
+        provider=provider,
+        model=model,
         provider_task_id=query.provider_task_id,
         metadata=query.metadata,
         created_after=read_time(query.created_after, "query", "created_after"),

@@ -163,6 +163,8 @@ async def test_one_box_finds_by_words_ids_metadata_and_named_parts(
         ("status:running", [fox]),
         ("provider:acedata", [boat]),
         ("model:flux-dev boat", [boat]),
+        ("model:acedata/flux-dev", [boat]),
+        ("model:fluxapi-ai/flux-dev", []),
         ("after:2025-01-01", [boat, fox]),
         ("before:2025-01-01", []),
         (f"id:{fox['id']} a:b", []),
