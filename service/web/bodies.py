@@ -5,6 +5,8 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,12 +24,24 @@ BODY_MAX = 1 << 20
 DRAIN_MAX = 16 << 20
 DRAIN_S = 2.0
 
+ERRORS_MAX = 50
+"""Wrong fields that one refusal names."""
+NOT_KNOWN, REQUIRED = "is not known here", "is required"
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*?)`(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*?)`(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _WRONG = re.compile(r"(?P<what>.*?)(?: - at `(?P<key>key` in `)?\$(?P<path>[^`]*)`)?", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ESCAPED = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+
+
+class _Field(msgspec.Struct, frozen=True, kw_only=True):
+    """One field of a type, to be decoded by itself."""
+
+    decoder: msgspec.json.Decoder[Any]
+    is_required: bool
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
@@ -81,28 +95,65 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         _parse(body)
-        raise InvalidRequest([field_error(str(error), decoder.type, "body")]) from None
+        found = list(islice(_wrong_fields(body, decoder.type, ["body"]), ERRORS_MAX))
+        raise InvalidRequest(found or [field_error(str(error), decoder.type, "body")]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         _parse(body)
         raise Malformed("The body is no JSON.") from None
 
 
-def field_error(message: str, kind: Any, part: str) -> FieldError:
-    """What msgspec says of a value of that type, as a place and a sentence; `part` is body or query."""
-    for pattern, text in ((_UNKNOWN, "is not known here"), (_MISSING, "is required")):
+def field_error(message: str, kind: Any, *at: str | int) -> FieldError:
+    """What msgspec says of a value of that type, as a place and a sentence; `at` begins with body or query."""
+    for pattern, text in ((_UNKNOWN, NOT_KNOWN), (_MISSING, REQUIRED)):
         if found := pattern.fullmatch(message):
-            return FieldError(loc=[part, *_steps(found["path"]), found["field"]], msg=text)
+            return FieldError(loc=[*at, *_steps(found["path"]), found["field"]], msg=text)
     found = _WRONG.fullmatch(message)
     what, path = (found["what"], _steps(found["path"])) if found else (message, [])
     if what.startswith("Invalid enum value"):
         what = f"must be one of {', '.join(_choices(inspect.type_info(kind), path))}"
     subject = "has a name that is wrong: " if found and found["key"] else ""
-    return FieldError(loc=[part, *path], msg=subject + what[0].lower() + what[1:].replace("`", ""))
+    return FieldError(loc=[*at, *path], msg=subject + what[0].lower() + what[1:].replace("`", ""))
 
 
 def is_storable(text: str) -> bool:
     """Neither a NUL nor half of a surrogate pair: both databases and every subscriber can hold it."""
     return _UNSTORABLE.search(text) is None
+
+
+def _wrong_fields(body: bytes | msgspec.Raw, kind: Any, at: Loc) -> Iterator[FieldError]:
+    """Each of them: msgspec itself stops at the first. A field that is given twice is judged by its last value."""
+    try:
+        given = _OBJECT.decode(body)
+    except msgspec.ValidationError as error:
+        yield field_error(str(error), kind, *at)
+        return
+    fields = _fields(kind)
+    for name, field in fields.items():
+        if name in given:
+            yield from _wrong_value(given[name], field, [*at, name])
+        elif field.is_required:
+            yield FieldError(loc=[*at, name], msg=REQUIRED)
+    if kind.__struct_config__.forbid_unknown_fields:
+        yield from (FieldError(loc=[*at, name], msg=NOT_KNOWN) for name in given if name not in fields)
+
+
+def _wrong_value(value: msgspec.Raw, field: "_Field", at: Loc) -> Iterator[FieldError]:
+    kind: Any = field.decoder.type
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield from _wrong_fields(value, kind, at)
+        return
+    try:
+        field.decoder.decode(value)
+    except msgspec.ValidationError as error:
+        yield field_error(str(error), kind, *at)
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, "_Field"]:
+    return {
+        field.encode_name: _Field(decoder=msgspec.json.Decoder(field.type), is_required=field.required)
+        for field in msgspec.structs.fields(kind)
+    }
 
 
 def _too_large() -> TooLarge:

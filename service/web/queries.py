@@ -2,8 +2,9 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -36,7 +37,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]
 
 
 def decode_query(query_string: bytes, kind: type[T]) -> T:
-    """Raises InvalidRequest that names every parameter that is not known, or the first that is wrong."""
+    """Raises InvalidRequest that names every parameter that is not known, or else every one that is wrong."""
     given = _read_pairs(query_string)
     fields: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
     unknown = [name for name in given if name not in fields and not _is_metadata(name, fields)]
@@ -50,7 +51,17 @@ def decode_query(query_string: bytes, kind: type[T]) -> T:
     try:
         return msgspec.convert(plain, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidRequest([field_error(str(error), kind, "query")]) from None
+        raise InvalidRequest(list(_wrong(plain, kind)) or [field_error(str(error), kind, "query")]) from None
+
+
+def _wrong(given: Mapping[str, object], kind: Any) -> Iterator[FieldError]:
+    """Each of them: msgspec itself stops at the first."""
+    for field in msgspec.structs.fields(kind):
+        if field.name in given:
+            try:
+                msgspec.convert(given[field.name], field.type, strict=False)
+            except msgspec.ValidationError as error:
+                yield field_error(str(error), field.type, "query", field.name)
 
 
 def query_error(name: str, msg: str) -> FieldError:

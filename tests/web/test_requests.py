@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from service.core.problems import InvalidRequest, Problem, Unavailable, UnsupportedType
-from service.web.bodies import BODY_MAX, check_content_type, decode_body
+from service.web.bodies import BODY_MAX, ERRORS_MAX, check_content_type, decode_body
 from service.web.queries import decode_query
 from service.web.routes import build_app
 from service.web.tasks import CreateTask, ListTasks
@@ -125,6 +125,45 @@ async def test_what_is_of_another_shape_is_refused_by_its_place(
     assert found[place][0].islower()
     assert "`" not in found[place]
     assert (await client.get("/v1/tasks")).json()["data"] == []
+
+
+SEVERAL: dict[str, tuple[str, Any, set[str]]] = {
+    "nothing": ("/v1/tasks", {}, {"body.model", "body.input"}),
+    "of each kind": (
+        "/v1/tasks",
+        {"model": 1, "input": {"prompt": 1, "n": 0, "colour": 1}, "timeout_s": -1, "foo": 1},
+        {"body.model", "body.input.prompt", "body.input.n", "body.input.colour", "body.timeout_s", "body.foo"},
+    ),
+    "an endpoint": (
+        "/v1/endpoints",
+        {"url": 1, "events": ["task.*", "x"], "format": "xml", "enabled": "yes", "max_in_flight": 0},
+        {"body.url", "body.events.1", "body.format", "body.enabled", "body.max_in_flight"},
+    ),
+    "a key": ("/v1/keys", {"scopes": ["all"], "for": 1}, {"body.name", "body.scopes.0", "body.for"}),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "places"), SEVERAL.values(), ids=SEVERAL)
+async def test_every_wrong_field_is_named(client: httpx.AsyncClient, path: str, body: Any, places: set[str]) -> None:
+    assert set(errors(await client.post(path, json=body))) == places
+
+
+async def test_every_wrong_field_of_a_change_is_named(client: httpx.AsyncClient) -> None:
+    endpoint = (await client.post("/v1/endpoints", json={"url": "http://127.0.0.1:9999/"})).json()
+    wrong = {"format": "xml", "rate_per_s": "many", "description": 1, "url": None}
+    found = errors(await client.patch(f"/v1/endpoints/{endpoint['id']}", json=wrong))
+    assert set(found) == {f"body.{name}" for name in wrong}
+    assert found["body.format"] == "must be one of cloudevents, standard"
+
+
+async def test_the_wrong_fields_that_are_named_are_bounded(client: httpx.AsyncClient) -> None:
+    body = {"model": 1} | {f"field{n}": n for n in range(1_000)}
+    assert len(errors(await client.post("/v1/tasks", json=body))) == ERRORS_MAX
+
+
+async def test_a_field_that_is_given_twice_is_wrong_by_either_value(client: httpx.AsyncClient) -> None:
+    body = b'{"model": 1, "model": "fluxapi-ai/flux-kontext-pro", "input": {"prompt": "x"}}'
+    assert set(errors(await client.post("/v1/tasks", content=body, headers=JSON))) == {"body.model"}
 
 
 async def test_an_enumeration_is_told_in_full(client: httpx.AsyncClient) -> None:
@@ -245,6 +284,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_nobodys_error(
         ("/v1/tasks?limit=many", {"query.limit"}),
         ("/v1/tasks?limit=", {"query.limit"}),
         ("/v1/tasks?limit=1&limit=2", {"query.limit"}),
+        ("/v1/tasks?limit=0&status=done", {"query.limit", "query.status"}),
         ("/v1/tasks?status=null", {"query.status"}),
         ("/v1/tasks?cursor=nonsense", {"query.cursor"}),
         ("/v1/tasks?cursor=%C3%A9", {"query.cursor"}),
