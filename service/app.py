@@ -1,6 +1,7 @@
 """The process: what each command starts, in order, and stops in the order that loses nothing."""
 
 import asyncio
+import errno
 import gc
 import os
 import resource
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp
 from service.core.problems import Unavailable
 from service.core.times import to_ms
 from service.dev import first_steps, with_made_up_keys, write_address
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.store import sqlite_file
 from service.store.migrate import find_pending, known
 from service.store.migrate import migrate as migrate_store
@@ -47,6 +48,8 @@ FILES_OF_WEB, FILES_OF_WORKER = 400, 1_600
 CONNECTIONS_MIN, CONNECTIONS_MAX = 16, 16_384
 GC_THRESHOLDS = (20_000, 50, 100)
 """Almost nothing here is cyclic, and a request makes hundreds of objects: Python's own 700 looks in vain too often."""
+_OF_THE_PORT = (errno.EADDRINUSE, errno.EACCES)
+"""All else that keeps an address from being listened on lies in the host."""
 
 
 # --- the commands' entry points ---------------------------------------------------------------------------------------
@@ -64,8 +67,8 @@ def run(settings: Settings, *, web: bool = True, worker: bool = True, dev: bool 
         return uvloop.run(_serve(settings, web=web, worker=worker, dev=dev))
     except Unavailable as problem:
         reason = f"{problem.detail} ({problem.cause})"
-    except OSError as error:
-        reason = f"{error.strerror or error}: {error.filename or f'{settings.host}:{settings.port}'}"
+    except (SettingsError, OSError) as error:
+        reason = str(error)
     log.critical("service.stopped", reason=reason)
     return 1
 
@@ -104,6 +107,8 @@ def backup(settings: Settings, target: str) -> int:
     path = settings.database_url.removeprefix("sqlite:///")
     if path == settings.database_url:
         raise Unavailable("Only a SQLite database is copied so; for PostgreSQL use pg_dump.", cause="not SQLite")
+    if sqlite_file.identity(path) is None:
+        raise Unavailable("TASKHOOK_DATABASE_URL names a file that is not there.", cause=path)
     try:
         return sqlite_file.backup(path, target)
     except (sqlite3.Error, OSError) as error:
@@ -147,7 +152,7 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
-        listener = _bind(settings.host, settings.port) if web else None
+        listener = _bind(settings.host, settings.port, "TASKHOOK_PORT") if web else None
         own_url = _own_url(settings, listener)
         if dev and settings.public_url is None:
             settings = replace(settings, public_url=own_url)
@@ -161,7 +166,7 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
         if web:
             server = _build_server(parts, build_web(parts, stopping, alive, stack), limits)
         elif settings.worker_port is not None:
-            listener = _bind(settings.host, settings.worker_port)
+            listener = _bind(settings.host, settings.worker_port, "TASKHOOK_WORKER_PORT")
             server = _build_server(parts, build_probes(parts, stopping, alive), limits)
         await _run_until_stopped(parts, lanes, alive, server, listener, stopping, web=web, dev=dev)
     return 0
@@ -219,15 +224,22 @@ def _build_server(parts: Parts, answers: ASGIApp, limits: Limits) -> uvicorn.Ser
     return Server(config)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Before anything else, so that a port in use is told at once; TCP by number, or asyncio leaves out TCP_NODELAY."""
+def _bind(host: str, port: int, setting: str) -> socket.socket:
+    """Before anything else, so that a port in use is told at once; TCP by number, or asyncio leaves out TCP_NODELAY.
+
+    `setting` is where the port comes from. Raises SettingsError.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+    except UnicodeError as error:  # what can be no host name is not even looked up
+        raise SettingsError(f"TASKHOOK_HOST is no host name: {host}.") from error
     except OSError as error:
-        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
+        if error.errno in _OF_THE_PORT:
+            raise SettingsError(f"{setting} can't be listened on: {host}:{port}: {error.strerror}.") from error
+        raise SettingsError(f"TASKHOOK_HOST can't be listened on: {host}: {error.strerror}.") from error
     return listener
 
 

@@ -41,7 +41,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
 
     def __repr__(self) -> str:
-        return f"ProviderSettings(base_url={_without_password(self.base_url)!r})"
+        return f"ProviderSettings(base_url={without_password(self.base_url)!r})"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def public_items(self) -> list[tuple[str, str]]:
         """Name and value of each setting, secrets hidden."""
         return [
-            ("TASKHOOK_DATABASE_URL", _without_password(self.database_url)),
+            ("TASKHOOK_DATABASE_URL", without_password(self.database_url)),
             ("TASKHOOK_PUBLIC_URL", self.public_url or ""),
             ("TASKHOOK_SECRET_KEYS", _hidden(*self.secret_keys)),
             ("TASKHOOK_API_KEYS", _hidden(*self.api_keys)),
@@ -374,7 +374,7 @@ def _hidden(*secrets: str | None) -> str:
     return ",".join("(hidden)" for secret in secrets if secret)
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     password = urlsplit(url).password
     return url.replace(f":{password}@", ":(hidden)@") if password else url
 

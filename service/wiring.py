@@ -21,6 +21,7 @@ from service.core import signing
 from service.core.env import Env
 from service.core.ids import prefixed_uuid7
 from service.core.keys import RANDOM_BITS, render_key
+from service.core.problems import Unavailable
 from service.core.schedule import Policy
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
@@ -32,7 +33,7 @@ from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
 from service.providers import PROVIDERS
 from service.providers.base import POLL_TIMEOUT_S, Access, Account
-from service.settings import Settings
+from service.settings import Settings, without_password
 from service.store.bus import DELIVERIES, Bus, tasks_of
 from service.store.driver import Driver
 from service.store.keys import KeyStore
@@ -104,8 +105,13 @@ def now_ms() -> int:
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Driver]:
+    """Raises Unavailable that names the setting, without the password."""
     driver = build_driver(settings.database_url)
-    await driver.open()
+    try:
+        await driver.open()
+    except Unavailable as problem:
+        where = f"TASKHOOK_DATABASE_URL, {without_password(settings.database_url)}"
+        raise Unavailable(f"{where}: {problem.detail}", cause=problem.cause) from problem
     try:
         yield driver
     finally:

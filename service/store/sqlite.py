@@ -177,7 +177,8 @@ class SqliteDriver:
 
     async def open(self) -> None:
         self._is_open = True
-        Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+        with _passing_errors():
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
         connections = [await self._connect(*_WRITES)]
         try:
             await self._check(connections[0])
