@@ -131,7 +131,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev:
         poll_first_s=given.read("POLL_FIRST_S", 2.0, _seconds),
         poll_max_s=given.read("POLL_MAX_S", 15.0, _seconds),
         callback_grace_s=given.read("CALLBACK_GRACE_S", 60.0, _seconds),
-        retention_days=given.read("RETENTION_DAYS", 30.0, _seconds),
+        retention_days=given.read("RETENTION_DAYS", 30.0, _days),
         max_requests=given.read("MAX_REQUESTS", 1_000, _count),
         dashboard=given.flag("DASHBOARD", default=True),
         log_level=given.read("LOG_LEVEL", "info", _one_of(LEVELS)),
@@ -262,12 +262,21 @@ def _number(text: str, at_least: float, what: str) -> float:
     return value
 
 
+def _number_from(at_least: float, text: str) -> float:
+    return _number(text, at_least, f"a number from {at_least:g}")
+
+
 def _seconds(text: str) -> float:
-    return _number(text, 0.01, "a number above 0")
+    return _number_from(0.01, text)
+
+
+def _days(text: str) -> float:
+    """A few seconds are for those who hand results on at once, and for trying it out."""
+    return _number_from(0.0001, text)
 
 
 def _rate(text: str) -> float | None:
-    return _number(text, 0.001, "a number above 0")
+    return _number_from(0.001, text)
 
 
 def _count(text: str) -> int:

@@ -73,7 +73,10 @@ def test_account_limits_can_be_set() -> None:
         ({**NEEDED, "TASKHOOK_RETRY_SCHEDULE": "-5"}, "TASKHOOK_RETRY_SCHEDULE must be seconds"),
         ({**NEEDED, "TASKHOOK_SIGNING_SECRET": "x"}, "TASKHOOK_SIGNING_SECRET must start with whsec_"),
         ({**NEEDED, "TASKHOOK_LOG_LEVEL": "loud"}, "TASKHOOK_LOG_LEVEL must be one of"),
-        ({**NEEDED, "TASKHOOK_POLL_FIRST_S": "0"}, "TASKHOOK_POLL_FIRST_S must be a number above 0"),
+        ({**NEEDED, "TASKHOOK_POLL_FIRST_S": "0"}, "TASKHOOK_POLL_FIRST_S must be a number from 0.01, not '0'"),
+        ({**NEEDED, "TASKHOOK_POLL_FIRST_S": "0.005"}, "TASKHOOK_POLL_FIRST_S must be a number from 0.01, not"),
+        ({**NEEDED, "TASKHOOK_RETENTION_DAYS": "0.00005"}, "TASKHOOK_RETENTION_DAYS must be a number from 0.0001, not"),
+        ({**NEEDED, "TASKHOOK_ACEDATA_SUBMITS_PER_S": "0"}, "TASKHOOK_ACEDATA_SUBMITS_PER_S must be a number from"),
         ({**NEEDED, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT": "0"}, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT must be a whole number"),
         ({**NEEDED, "TASKHOOK_ACEDATA_API_KEY": "a\nb"}, "TASKHOOK_ACEDATA_API_KEY must be printable"),
     ],
@@ -81,6 +84,10 @@ def test_account_limits_can_be_set() -> None:
 def test_a_wrong_setting_is_named(given: dict[str, str], line: str) -> None:
     with pytest.raises(SettingsError, match=line):
         load(given, None)
+
+
+def test_a_retention_of_seconds_can_be_set() -> None:
+    assert load({**NEEDED, "TASKHOOK_RETENTION_DAYS": "0.0001"}, None).retention_days == 0.0001
 
 
 def test_a_setting_can_come_from_a_file_as_a_secret_does(tmp_path: Path) -> None:

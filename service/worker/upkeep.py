@@ -14,6 +14,7 @@ from service.telemetry import Metrics
 log = structlog.get_logger()
 BUSY_S = 0.2
 IDLE_S = 600.0
+DAY_S = 86_400
 LOOK_S = 1.0
 SET_BACK_S = 300.0
 """Times that are off by less right themselves soon enough."""
@@ -21,6 +22,7 @@ SET_BACK_S = 300.0
 
 async def keep_up(writer: Writer, env: Env, metrics: Metrics, retention_days: float) -> None:
     """Until it is cancelled."""
+    idle_s = min(IDLE_S, retention_days * DAY_S)  # or what is kept for seconds would stay for minutes
     while True:
         deleted = 0
         try:
@@ -34,7 +36,7 @@ async def keep_up(writer: Writer, env: Env, metrics: Metrics, retention_days: fl
             log.exception("worker.failed", lane="upkeep")
         if deleted:
             log.info("upkeep.deleted", rows=deleted)
-        await asyncio.sleep(BUSY_S if deleted else IDLE_S)
+        await asyncio.sleep(BUSY_S if deleted else idle_s)
 
 
 async def watch_clock(writer: Writer, env: Env) -> None:
