@@ -1,7 +1,7 @@
 """Every route on one screen: the table that the routes and the OpenAPI document are made from."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -134,7 +134,7 @@ def build_app(
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     routes = [Route(path, _Resource(web, found)) for path, found in by_path.items()]
-    router = Router([*routes, *mounts, *pages(web)], redirect_slashes=False, default=_nothing_here)
+    router = Router([*routes, *mounts, *pages(web)], redirect_slashes=False, default=partial(_nothing_here, web))
     return Gate(router, context.env, context.running.metrics, web.requests, context.running.tracing)
 
 
@@ -148,7 +148,15 @@ def _page() -> Answer:
     return docs.render_page(msgspec.json.decode(_document()))
 
 
-async def _nothing_here(_scope: Scope, _receive: Receive, _send: Send) -> None:
+async def _authenticate(web: Web, scope: Scope) -> Caller:
+    address, _ = scope.get("client") or ("", 0)
+    return await web.keys.authenticate(find_header(scope, b"authorization"), address)
+
+
+async def _nothing_here(web: Web, scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Under /v1 a stranger is not even told that."""
+    if f"{scope['path']}/".startswith("/v1/"):
+        await _authenticate(web, scope)
     raise NotFound("There is nothing at this address; /docs shows what there is.")
 
 
@@ -164,7 +172,7 @@ class _Resource:
         self._decoders = {method: _decoder(operation.body) for method, operation in operations.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = NOBODY if self._is_open else await self._authenticate(scope)
+        caller = NOBODY if self._is_open else await _authenticate(self._web, scope)
         operation = self._operations.get(scope["method"])
         if operation is None:
             raise MethodNotAllowed(", ".join(self._operations))
@@ -174,10 +182,6 @@ class _Resource:
         body = None if operation.body is None else await self._read(scope, receive)
         reply = await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
         await reply(receive, send)
-
-    async def _authenticate(self, scope: Scope) -> Caller:
-        address, _ = scope.get("client") or ("", 0)
-        return await self._web.keys.authenticate(find_header(scope, b"authorization"), address)
 
     async def _read(self, scope: Scope, receive: Receive) -> Any:
         check_content_type(find_header(scope, b"content-type"))

@@ -83,9 +83,13 @@ async def test_an_address_with_nothing_is_a_page_for_people_and_json_for_program
     reply = await browser.get("/nothing/here", **PERSON)
     assert reply.status_code == 404 and is_page(reply) and "There is nothing at this address." in reply.text
     assert "/nothing" not in (await browser.client.get("/metrics")).text
-    for path, headers in (("/nothing/here", {}), ("/v1/nothing", PERSON), ("/callbacks/nobody", PERSON)):
+    for path, headers, status in (
+        ("/nothing/here", {}, 404),
+        ("/v1/nothing", PERSON, 401),
+        ("/callbacks/nobody", PERSON, 404),
+    ):
         reply = await browser.get(path, **headers)
-        assert reply.status_code == 404, path
+        assert reply.status_code == status, path
         assert reply.headers["content-type"] == "application/problem+json", path
 
 

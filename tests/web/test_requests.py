@@ -50,6 +50,15 @@ async def test_nothing_under_v1_is_open_without_a_key(client: httpx.AsyncClient,
                 assert reply.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "BREW"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/nothing", "/v1/tasks/", "/v1/tasks"])
+async def test_a_stranger_is_not_told_what_is_under_v1(client: httpx.AsyncClient, method: str, path: str) -> None:
+    status = 404 if path != "/v1/tasks" else 200 if method == "GET" else 405
+    assert (await client.request(method, path)).status_code == status
+    del client.headers["Authorization"]
+    errors(await client.request(method, path), 401)
+
+
 @pytest.mark.parametrize("key", [KEY, "another-key", f"  {KEY} "])
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 async def test_each_key_opens(client: httpx.AsyncClient, key: str, scheme: str) -> None:
