@@ -211,7 +211,7 @@ def _room_for_connections(*, beside_worker: bool) -> int:
 def _build_server(parts: Parts, answers: ASGIApp, limits: Limits) -> uvicorn.Server:
     config = uvicorn.Config(
         answers,
-        http=edge(limits, parts.metrics),
+        http=edge(limits, parts.metrics, parts.env),
         ws="none",
         lifespan="off",
         access_log=False,

@@ -23,11 +23,13 @@ REFUSALS = {
     403: "the key lacks the scope; of a callback: its token or signature is not genuine",
     404: "no such thing",
     405: "this address has other methods; `Allow` names them",
+    408: "headers or body took too long to arrive; the connection is closed",
     409: "at odds with the state it is in, or another request under that `Idempotency-Key`",
     413: "the body is over 1 MiB",
     415: "the body is something other than JSON",
     422: "fields are wrong; `errors` names each, with what is allowed instead",
     429: "too many failed attempts from this address; come again after `Retry-After`",
+    431: "headers or address are too many or too large, over 32 KiB; the connection is closed",
     500: "a mistake of ours; the log has it under `request_id`",
     503: "it can't be kept or done right now; nothing was done, come again after `Retry-After`",
 }

@@ -1,18 +1,26 @@
 """Where connections come in: uvicorn's protocol, bounded in time, size and number, and strict where others differ.
 
 Uvicorn with httptools bounds none of these: a header sent a byte a minute holds a connection for ever, and a header of
-a gigabyte is read whole. What is refused here never reaches the routes, and leaves a count, not a line in the log.
+a gigabyte is read whole. What is refused here never reaches the routes, and leaves a count and a line for debugging.
 """
 
 import asyncio
 import math
+from http import HTTPStatus
 from typing import Any
 
 import httptools
 import msgspec
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.core.env import Env
+from service.core.problems import Malformed, Problem, Unavailable
 from service.telemetry import Metrics
+from service.web.errors import HeadTooLarge, TooSlow, render_problem
+from service.web.middleware import SECURITY
+
+log = structlog.get_logger()
 
 SINGLE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"transfer-encoding"}
@@ -20,7 +28,6 @@ SINGLE = frozenset(
 """Two of one of these could be read in two ways by us and by a proxy in front."""
 REFUSED_EXTRA = 256
 """Connections beyond the limit that are told so; what comes on top of these is closed unheard."""
-RETRY_AFTER_S = 1
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,40 +47,39 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome` is the metric's word for it."""
 
     outcome: str
-    status: str
-    reason: str
-    headers: str = ""
+    problem: Problem
 
-    def render(self) -> bytes:
-        """Plain text: no request was read, so there is no request id and nothing to name."""
-        head = f"HTTP/1.1 {self.status}\r\ncontent-type: text/plain\r\nconnection: close\r\n{self.headers}"
-        return f"{head}content-length: {len(self.reason)}\r\n\r\n{self.reason}".encode()
+    def render(self, request_id: str) -> bytes:
+        """As the routes would tell it, and the last that is said on this connection."""
+        answer = render_problem(self.problem, request_id)
+        headers = (*answer.headers, *SECURITY, (b"x-request-id", request_id.encode()), (b"connection", b"close"))
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        status = HTTPStatus(answer.status)
+        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, status.phrase.encode(), lines, answer.body)
 
 
-MALFORMED = Refusal(outcome="malformed", status="400 Bad Request", reason="This is no HTTP request.")
+MALFORMED = Refusal(outcome="malformed", problem=Malformed("This is no HTTP request."))
 AMBIGUOUS = Refusal(
-    outcome="ambiguous", status="400 Bad Request", reason="The headers can be read in more than one way."
+    outcome="ambiguous",
+    problem=Malformed(
+        "The headers can be read in more than one way: Host is needed, and it, Authorization, Content-Type and"
+        " Idempotency-Key may each be given once."
+    ),
 )
-SLOW = Refusal(outcome="slow", status="408 Request Timeout", reason="The request took too long to arrive.")
-LARGE = Refusal(
-    outcome="large", status="431 Request Header Fields Too Large", reason="The headers are too many or too large."
-)
-FULL = Refusal(
-    outcome="full",
-    status="503 Service Unavailable",
-    reason="Too many connections.",
-    headers=f"retry-after: {RETRY_AFTER_S}\r\n",
-)
+SLOW = Refusal(outcome="slow", problem=TooSlow("The request took too long to arrive."))
+LARGE = Refusal(outcome="large", problem=HeadTooLarge("The headers are too many or too large."))
+FULL = Refusal(outcome="full", problem=Unavailable("Too many connections.", retry_after_s=1))
 
 
-def edge(limits: Limits, metrics: Metrics) -> type["Edge"]:
+def edge(limits: Limits, metrics: Metrics, env: Env) -> type["Edge"]:
     """The protocol class that uvicorn makes one of for each connection."""
-    return type("LimitedEdge", (Edge,), {"limits": limits, "metrics": metrics})
+    return type("LimitedEdge", (Edge,), {"limits": limits, "metrics": metrics, "env": env})
 
 
 class Edge(HttpToolsProtocol):
     limits: Limits
     metrics: Metrics
+    env: Env
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -256,7 +262,9 @@ class Edge(HttpToolsProtocol):
             before.keep_alive = False  # it is being answered, and that is the last answer here
             return
         if mine is None or not mine.response_started:
-            self.transport.write(refusal.render())
+            request_id = self.env.new_id("request")
+            log.debug("request.refused", request_id=request_id, outcome=refusal.outcome)
+            self.transport.write(refusal.render(request_id))
         if mine is not None:
             mine.disconnected = True
             mine.message_event.set()

@@ -40,17 +40,27 @@ class Failure(Problem):
     """Our own fault; the log tells more, the caller is told the request id alone."""
 
 
+class TooSlow(Problem):
+    """The request did not arrive in its time."""
+
+
+class HeadTooLarge(Problem):
+    """Headers or target, before anything of the request was looked at."""
+
+
 STATUSES: dict[type[Problem], tuple[int, str]] = {
     Malformed: (400, "Malformed request"),
     Unauthorized: (401, "Unauthorized"),
     Forbidden: (403, "Forbidden"),
     NotFound: (404, "Not found"),
     MethodNotAllowed: (405, "Method not allowed"),
+    TooSlow: (408, "Request timeout"),
     Conflict: (409, "Conflict"),
     TooLarge: (413, "Too large"),
     UnsupportedType: (415, "Unsupported content type"),
     InvalidRequest: (422, "Invalid request"),
     TooMany: (429, "Too many attempts"),
+    HeadTooLarge: (431, "Headers too large"),
     Failure: (500, "Internal error"),
     Unavailable: (503, "Unavailable"),
 }

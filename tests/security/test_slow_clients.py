@@ -18,6 +18,7 @@ from service.web.bodies import read_body
 from service.web.edge import Limits, edge
 from service.web.errors import ClientGone
 from tests.security.raw import hear, send
+from tests.support.env import FakeEnv
 from tests.support.service import Service, free_port
 from tests.support.wait import until
 
@@ -55,7 +56,7 @@ class Site:
         config = uvicorn.Config(
             self.app,  # type: ignore[arg-type]
             port=self.port,
-            http=edge(limits, self.metrics),
+            http=edge(limits, self.metrics, FakeEnv()),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,13 +1,14 @@
 """Requests that two servers could read in two ways: each is refused, and nothing behind it is taken for a request."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from tests.flows.conftest import World
-from tests.security.raw import send
+from tests.security.raw import Heard, send
 from tests.support.service import API_KEY, Service
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("smuggling")]
@@ -79,6 +80,17 @@ TOO_LARGE = {
 }
 
 
+def check_problem(heard: Heard, status: int, title: str) -> None:
+    """In the one form of all refusals."""
+    head, _, content = heard.data.partition(b"\r\n\r\n")
+    body = json.loads(content)
+    assert b"\r\ncontent-type: application/problem+json\r\n" in head
+    assert b"\r\nx-request-id: %b\r\n" % body["request_id"].encode() in head
+    assert b"\r\ncontent-length: %d\r\n" % len(content) in head
+    assert (body["status"], body["title"]) == (status, title)
+    assert body["type"].startswith("urn:taskhook:problem:") and body["detail"]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(world: World) -> AsyncIterator[Service]:
     yield await world.start()
@@ -90,6 +102,7 @@ async def test_what_can_be_read_in_two_ways_is_refused_and_ends_the_connection(s
     assert heard.statuses == [400], heard
     assert heard.closed
     assert b"openapi" not in heard.data
+    check_problem(heard, 400, "Malformed request")
 
 
 @pytest.mark.parametrize("shape", TOO_LARGE)
@@ -97,6 +110,7 @@ async def test_headers_beyond_the_limits_are_refused_and_end_the_connection(serv
     heard = await send(service.port, TOO_LARGE[shape].encode(), quiet_s=3)
     assert heard.statuses == [431], heard
     assert heard.closed
+    check_problem(heard, 431, "Headers too large")
 
 
 async def test_a_body_that_looks_like_a_request_is_none(service: Service) -> None:

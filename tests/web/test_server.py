@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from service.telemetry import Metrics
 from service.web.edge import Limits, edge
 from service.web.server import Server
+from tests.support.env import FakeEnv
 from tests.support.wait import until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -26,7 +27,7 @@ async def started() -> tuple[Server, socket.socket]:
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=edge(Limits(connections=50), Metrics()),
+        http=edge(Limits(connections=50), Metrics(), FakeEnv()),
         lifespan="off",
         log_config=None,
         timeout_graceful_shutdown=8,
