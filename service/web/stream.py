@@ -48,9 +48,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 async def stream_events(web: Web, call: Call[StreamEvents, None]) -> "EventStream":
     types = types_for(call.caller, _read_types(call.query.types))
     wanted = Wanted(task_id=call.query.task_id or None, types=types)
-    last_id = _read_last_id(call) or await web.store.reads.newest_event_id()
+    given = _read_last_id(call)
+    last_id = given or await web.store.reads.newest_event_id()
     position = await web.store.reads.position_of(last_id)
-    return EventStream(web, call.caller, wanted, last_id, position, is_head=call.scope["method"] == "HEAD")
+    begins_at = None if given else last_id
+    return EventStream(web, call.caller, wanted, begins_at, position, is_head=call.scope["method"] == "HEAD")
 
 
 def _read_last_id(call: Call[StreamEvents, None]) -> str | None:
@@ -71,14 +73,19 @@ def _read_types(text: str | None) -> tuple[str, ...]:
 
 
 class EventStream:
-    """The reply to one client, from a place in the stream on. It holds one page of events at most."""
+    """The reply to one client, from a place in the stream on. It holds one page of events at most.
 
-    def __init__(self, web: Web, caller: Caller, wanted: Wanted, last_id: str, position: int, *, is_head: bool) -> None:
+    `begins_at` is the event before that place, None when the client knows it.
+    """
+
+    def __init__(
+        self, web: Web, caller: Caller, wanted: Wanted, begins_at: str | None, position: int, *, is_head: bool
+    ) -> None:
         self._web = web
         self._caller = caller
         self._tail = web.tail
         self._wanted = wanted
-        self._last_id = last_id
+        self._begins_at = begins_at
         self._position = position
         self._is_head = is_head
         self._quiet_until = 0.0
@@ -98,8 +105,12 @@ class EventStream:
                 await send({"type": "http.response.body", "body": b""})
 
     async def _write(self, send: Send) -> None:
-        """Begins with the place where it begins, so that a client cut off before its first event misses none."""
-        await self._send(send, b"id: %b\nretry: 2000\n\n" % self._last_id.encode())
+        """Begins with the place where it begins, so that a client cut off before its first event misses none.
+
+        One that resumes knows it: an id that came again would look like an event that did.
+        """
+        place = b"" if self._begins_at is None else b"id: %b\n" % self._begins_at.encode()
+        await self._send(send, place + b"retry: 2000\n\n")
         while True:
             await self._catch_up(send)
             await self._follow(send)

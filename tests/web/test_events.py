@@ -98,6 +98,19 @@ async def test_a_stream_that_was_cut_before_its_first_event_resumes_where_it_beg
 
 
 @pytest.mark.parametrize("by_query", [True, False])
+async def test_a_stream_that_resumes_does_not_repeat_the_place_it_was_given(site: Site, by_query: bool) -> None:
+    async with site.serve() as client:
+        await site.succeed(client)
+        known = (await site.reads.events_after(0, 1))[0].id
+        sent: dict[str, Any] = (
+            {"params": {"last_event_id": known}} if by_query else {"headers": {"Last-Event-ID": known}}
+        )
+        async with client.stream("GET", "/v1/events/stream", **sent) as reply:
+            lines = reply.aiter_lines()
+            assert [await anext(lines), await anext(lines)] == ["retry: 2000", ""]
+
+
+@pytest.mark.parametrize("by_query", [True, False])
 async def test_a_stream_resumes_without_a_gap_or_a_repeat(
     site: Site, by_query: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
