@@ -8,18 +8,27 @@ from msgspec import UNSET, Meta, UnsetType
 from service.core.event import EVENT_TYPES, Envelope, EventType
 from service.core.problems import NotFound
 from service.web.auth import Caller
-from service.web.calls import Answer, Call, json_answer
+from service.web.calls import ID_SHAPES, Answer, Call, json_answer
 from service.web.context import Web
-from service.web.queries import Cursor, Limit, encode_cursor, read_number_cursor
+from service.web.queries import Limit, encode_cursor, read_number_cursor
 
 TaskId = Annotated[str, Meta(pattern="^task_[0-9a-f]{32}$", description="Only events about this task.")]
+
+
+EventCursor = Annotated[
+    str,
+    Meta(
+        description="`next_cursor` of the page before, or an event's id: the page starts behind that event.",
+        extra_json_schema={"pattern": "^[A-Za-z0-9_-]+$"},
+    ),
+]
 
 
 class ListEvents(msgspec.Struct, frozen=True, kw_only=True):
     task_id: TaskId | UnsetType = UNSET
     type: EventType | UnsetType = UNSET
     limit: Limit = 50
-    cursor: Cursor | None = None
+    cursor: EventCursor | None = None
 
 
 class EventList(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +58,7 @@ def types_for(caller: Caller, asked: tuple[str, ...]) -> tuple[str, ...]:
 async def list_events(web: Web, call: Call[ListEvents, None]) -> Answer:
     query = call.query
     found = await web.store.reads.events_after(
-        read_number_cursor(query.cursor),
+        await _place_of(web, query.cursor),
         query.limit + 1,
         task_id=query.task_id or None,
         types=types_for(call.caller, (query.type,) if query.type else ()),
@@ -58,6 +67,13 @@ async def list_events(web: Web, call: Call[ListEvents, None]) -> Answer:
     last = page[-1].seq if len(found) > query.limit else None
     bodies = [msgspec.Raw(event.body) for event in page]
     return json_answer(_StoredPage(data=bodies, next_cursor=encode_cursor(last)))
+
+
+async def _place_of(web: Web, cursor: str | None) -> int:
+    """Of an event that was deleted, as the stream has it: nothing that came later is left out."""
+    if cursor is not None and ID_SHAPES["event"].fullmatch(cursor):
+        return await web.store.reads.position_of(cursor)
+    return read_number_cursor(cursor)
 
 
 async def get_event(web: Web, call: Call[None, None]) -> Answer:

@@ -36,6 +36,26 @@ async def test_events_are_listed_oldest_first_and_read_as_they_were_published(
     assert render_cloudevent(one.content, "x", None)
 
 
+async def test_who_has_reached_the_end_of_the_list_goes_on_behind_the_last_event(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    async def sequences(cursor: str) -> list[int]:
+        page = (await client.get("/v1/events", params={"cursor": cursor})).json()
+        assert page["next_cursor"] is None
+        return [event["sequence"] for event in page["data"]]
+
+    tasks = [await site.succeed(client) for _ in range(2)]
+    first, last = (await client.get("/v1/events")).json()["data"]
+    assert await sequences(last["id"]) == []
+    await site.succeed(client)
+    assert await sequences(last["id"]) == [3]
+    assert await sequences(first["id"]) == [2, 3]
+    assert await sequences(NO_EVENT) == [1, 2, 3]
+    await site.driver.write(lambda session: session.execute("delete from tasks where id = ?", (tasks[1]["id"],)))
+    assert await sequences(last["id"]) == [3]
+    assert await sequences(first["id"]) == [3]
+
+
 async def test_events_are_narrowed_by_task_and_type(site: Site, client: httpx.AsyncClient) -> None:
     good, bad = await site.succeed(client), await site.run(client)
     await site.learn(bad["id"], refusal(), "poll")
