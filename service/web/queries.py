@@ -48,6 +48,17 @@ def decode_query(query_string: bytes, kind: type[T]) -> T:
     if METADATA[:-1] in fields:
         labels = {name.removeprefix(METADATA): value for name, value in given.items() if name.startswith(METADATA)}
         plain.setdefault(METADATA[:-1], labels)
+    return _convert(plain, kind)
+
+
+def pick_query(query_string: bytes, kind: type[T]) -> T:
+    """For what is open to everybody: parameters that are not known are ignored, since monitors add their own."""
+    given = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
+    fields: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
+    return _convert({name: given[name] for name in fields if name in given}, kind)
+
+
+def _convert(plain: dict[str, object], kind: type[T]) -> T:
     try:
         return msgspec.convert(plain, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -21,7 +21,7 @@ from service.web.context import Web, WebContext
 from service.web.errors import MethodNotAllowed
 from service.web.middleware import ALWAYS, Gate
 from service.web.openapi import build_document
-from service.web.queries import decode_query
+from service.web.queries import decode_query, pick_query
 
 HTML, TEXT, EVENT_STREAM, JSON_TEXT = "text/html", "text/plain", "text/event-stream", "application/json"
 METRICS = f"{TEXT}, application/openmetrics-text"
@@ -178,7 +178,8 @@ class _Resource:
             raise MethodNotAllowed(", ".join(self._operations))
         if operation.right is not None:
             caller.check(operation.right)
-        query = None if operation.query is None else decode_query(scope["query_string"], operation.query)
+        read = pick_query if operation.right is None else decode_query
+        query = None if operation.query is None else read(scope["query_string"], operation.query)
         body = None if operation.body is None else await self._read(scope, receive)
         reply = await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
         await reply(receive, send)

@@ -27,6 +27,12 @@ async def test_what_operators_ask_needs_no_key(client: httpx.AsyncClient, path: 
     assert (await client.get(path)).status_code == 200
 
 
+@pytest.mark.parametrize("query", ["x=1", "x=1&x=2", "x", "%FF", "%00=1", "&&", "x=1&exclude=worker"])
+@pytest.mark.parametrize("path", OPEN)
+async def test_what_monitors_add_to_the_address_is_ignored(client: httpx.AsyncClient, path: str, query: str) -> None:
+    assert (await client.get(f"{path}?{query}")).status_code == 200
+
+
 async def test_a_ready_service_says_by_what_it_is_judged(site: Site) -> None:
     async with site.client(running__worker_alive=lambda: True) as client:
         assert (await client.get("/readyz")).json() == {
