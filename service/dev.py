@@ -20,6 +20,8 @@ DEV_FILE = Path("var/dev.json")
 def with_made_up_keys(settings: Settings) -> Settings:
     """The sandbox needs no keys given. Those made up are kept, so that a restart and a second process know them."""
     kept = _keep({"api_key": f"tk_dev_{secrets.token_hex(24)}", "secret_key": secrets.token_hex(32)})
+    if not settings.api_keys and _read().get("api_key") == kept["api_key"]:
+        log.info("settings.api_key_made_up", file=str(DEV_FILE.absolute()))
     return replace(
         settings,
         secret_keys=settings.secret_keys or (kept["secret_key"],),
