@@ -64,11 +64,14 @@ def run(settings: Settings, *, web: bool = True, worker: bool = True, dev: bool 
         settings = with_made_up_keys(settings)
     try:
         gc.set_threshold(*GC_THRESHOLDS)
-        return uvloop.run(_serve(settings, web=web, worker=worker, dev=dev))
+        code = uvloop.run(_serve(settings, web=web, worker=worker, dev=dev))
     except Unavailable as problem:
         reason = f"{problem.detail} ({problem.cause})"
     except (SettingsError, OSError) as error:
         reason = str(error)
+    else:
+        _let_go_of_logs()
+        return code
     log.critical("service.stopped", reason=reason)
     return 1
 
@@ -175,8 +178,16 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
 def _leave() -> NoReturn:
     """As if killed, which loses nothing: a database that does not answer would hold up the end of its connections."""
     log.warning("service.cut_off", after_s=STOP_S)
-    sys.stdout.flush()
     os._exit(0)
+
+
+def _let_go_of_logs() -> None:
+    """Lines that a full disk did not take are lost; Python would call the whole run failed for them."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 async def _hear_other_processes(parts: Parts, stack: AsyncExitStack) -> None:

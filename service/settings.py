@@ -24,6 +24,8 @@ FORMATS = ("auto", "console", "json")
 _HOST = r"(?:[^@/:#?,\[\]]*|\[[^@/#?\]]+\])(?::\d+)?"
 POSTGRES_URL = re.compile(rf"postgres(?:ql)?://(?:[^@/#?]*@)?{_HOST}(?:,{_HOST})*(?:/[^#?]*)?(?:\?[^#]*)?")
 OF_THE_CLIENT = frozenset({"TASKHOOK_URL", "TASKHOOK_API_KEY"})
+DAY_S = 86_400.0
+COUNT_MAX = 1_000_000
 SANDBOX_LIMITS = Limits(submits=1_000, window_s=1.0, max_in_flight=5_000)
 """The sandbox charges nothing and has no limits of its own to keep to."""
 
@@ -252,43 +254,41 @@ def _flag(text: str) -> bool:
     return words[text.lower()]
 
 
-def _number(text: str, at_least: float, what: str) -> float:
+def _number(text: str, at_least: float, at_most: float, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not at_least <= value < float("inf"):
-        raise ValueError(f"must be {what}, not {text!r}.")
+    if not at_least <= value <= at_most:
+        raise ValueError(f"must be {what} from {at_least:g} to {at_most:,g}, not {text!r}.")
     return value
 
 
-def _number_from(at_least: float, text: str) -> float:
-    return _number(text, at_least, f"a number from {at_least:g}")
-
-
 def _seconds(text: str) -> float:
-    return _number_from(0.01, text)
+    return _number(text, 0.01, DAY_S, "a number")
 
 
 def _days(text: str) -> float:
     """A few seconds are for those who hand results on at once, and for trying it out."""
-    return _number_from(0.0001, text)
+    return _number(text, 0.0001, 36_500, "a number")
 
 
 def _rate(text: str) -> float | None:
-    return _number_from(0.001, text)
+    return _number(text, 0.001, COUNT_MAX, "a number")
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ValueError(f"must be a whole number from 1, not {text!r}.")
-    return int(text)
+    return int(_digits(text, 1, COUNT_MAX, "a whole number"))
+
+
+def _digits(text: str, at_least: int, at_most: int, what: str) -> str:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(at_most)) and at_least <= int(text) <= at_most):
+        raise ValueError(f"must be {what} from {at_least} to {at_most}, not {text[:40]!r}.")
+    return text
 
 
 def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
-        raise ValueError(f"must be a port from 0 to 65535, not {text!r}.")
-    return int(text)
+    return int(_digits(text, 0, 65_535, "a port"))
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -299,7 +299,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _schedule(text: str) -> tuple[float, ...]:
-    return tuple(_number(part, 0.0, "seconds, comma-separated") for part in _list(text))
+    return tuple(_number(part, 0.0, 31 * DAY_S, "seconds, comma-separated, each") for part in _list(text))
 
 
 def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:

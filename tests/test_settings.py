@@ -73,9 +73,29 @@ def test_account_limits_can_be_set() -> None:
         ({**NEEDED, "TASKHOOK_RETRY_SCHEDULE": "-5"}, "TASKHOOK_RETRY_SCHEDULE must be seconds"),
         ({**NEEDED, "TASKHOOK_SIGNING_SECRET": "x"}, "TASKHOOK_SIGNING_SECRET must start with whsec_"),
         ({**NEEDED, "TASKHOOK_LOG_LEVEL": "loud"}, "TASKHOOK_LOG_LEVEL must be one of"),
-        ({**NEEDED, "TASKHOOK_POLL_FIRST_S": "0"}, "TASKHOOK_POLL_FIRST_S must be a number from 0.01, not '0'"),
-        ({**NEEDED, "TASKHOOK_POLL_FIRST_S": "0.005"}, "TASKHOOK_POLL_FIRST_S must be a number from 0.01, not"),
-        ({**NEEDED, "TASKHOOK_RETENTION_DAYS": "0.00005"}, "TASKHOOK_RETENTION_DAYS must be a number from 0.0001, not"),
+        (
+            {**NEEDED, "TASKHOOK_POLL_FIRST_S": "0"},
+            "POLL_FIRST_S must be a number from 0.01 to 86,400, not '0'",
+        ),
+        (
+            {**NEEDED, "TASKHOOK_POLL_FIRST_S": "0.005"},
+            "POLL_FIRST_S must be a number from 0.01 to 86,400, not",
+        ),
+        (
+            {**NEEDED, "TASKHOOK_RETENTION_DAYS": "0.00005"},
+            "must be a number from 0.0001 to 36,500, not",
+        ),
+        (
+            {**NEEDED, "TASKHOOK_RETENTION_DAYS": "1000000"},
+            "must be a number from 0.0001 to 36,500",
+        ),
+        ({**NEEDED, "TASKHOOK_CALLBACK_GRACE_S": "1e15"}, "TASKHOOK_CALLBACK_GRACE_S must be a number from 0.01 to"),
+        ({**NEEDED, "TASKHOOK_RETRY_SCHEDULE": "5,1e300"}, "TASKHOOK_RETRY_SCHEDULE must be seconds, comma-separated"),
+        (
+            {**NEEDED, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT": "9" * 23},
+            "MAX_IN_FLIGHT must be a whole number from 1 to",
+        ),
+        ({**NEEDED, "TASKHOOK_PORT": "9" * 5_000}, "TASKHOOK_PORT must be a port from 0 to 65535, not"),
         ({**NEEDED, "TASKHOOK_ACEDATA_SUBMITS_PER_S": "0"}, "TASKHOOK_ACEDATA_SUBMITS_PER_S must be a number from"),
         ({**NEEDED, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT": "0"}, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT must be a whole number"),
         ({**NEEDED, "TASKHOOK_ACEDATA_API_KEY": "a\nb"}, "TASKHOOK_ACEDATA_API_KEY must be printable"),

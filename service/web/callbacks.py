@@ -71,11 +71,14 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
 
 
 def _find_access(web: Web, provider: str) -> tuple[Access, Account]:
-    """One that is configured and calls back; any other has no address here."""
+    """One that is configured and calls back; for any other that is known no token holds."""
     access = web.providers.get(provider)
-    if access is None or access.account is None or not access.provider.capabilities.callbacks:
+    if access is None:
         web.running.metrics.callbacks.labels("unknown", "no_provider").inc()
         raise NotFound("There is no such provider here.")
+    if access.account is None or not access.provider.capabilities.callbacks:
+        web.running.metrics.callbacks.labels(provider, REFUSALS[Forbidden]).inc()
+        raise Forbidden("This callback URL is not one of ours.")
     return access, access.account
 
 

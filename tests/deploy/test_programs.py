@@ -166,6 +166,20 @@ async def test_each_process_starts_answers_its_probes_and_stops(
     assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
+async def test_a_log_that_takes_nothing_makes_no_stop_fail(folder: Path) -> None:
+    port = free_port()
+    command = "exec taskhook serve >/dev/full 2>&1"
+    process = await asyncio.create_subprocess_shell(command, cwd=folder, env=environment(folder, port))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+
+        async def answers() -> bool:
+            return await status(client, "/readyz") == 200
+
+        await until(answers, 30)
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
 async def status(client: httpx.AsyncClient, path: str) -> int:
     try:
         return (await client.get(path)).status_code

@@ -111,24 +111,30 @@ async def test_a_token_of_another_provider_or_key_is_forged(site: Site, client: 
         errors(await call(client, f"/callbacks/fluxapi-ai/{token}"), 403)
 
 
-@pytest.mark.parametrize(
-    "provider", ["unknown", "fluxapi_ai", "FLUXAPI-AI", "flux-context", "fluxapi-org", "%66luxapi-ai2"]
-)
-async def test_a_provider_that_is_not_here_or_never_calls_back_is_not_found(
-    site: Site, client: httpx.AsyncClient, provider: str
-) -> None:
+@pytest.mark.parametrize("provider", ["unknown", "fluxapi_ai", "FLUXAPI-AI", "%66luxapi-ai2"])
+async def test_a_provider_that_is_unknown_is_not_found(site: Site, client: httpx.AsyncClient, provider: str) -> None:
     task = await site.run(client)
     token = site.tokens.sign("fluxapi-ai", task["id"])
     errors(await call(client, f"/callbacks/{provider}/{token}"), 404)
     assert counted(site, "no_provider", "unknown") == 1
 
 
-async def test_a_provider_that_is_not_configured_is_not_found(site: Site) -> None:
+@pytest.mark.parametrize("provider", ["flux-context", "fluxapi-org"])
+async def test_no_token_holds_for_a_provider_that_never_calls_back(
+    site: Site, client: httpx.AsyncClient, provider: str
+) -> None:
+    task = await site.run(client)
+    token = site.tokens.sign("fluxapi-ai", task["id"])
+    errors(await call(client, f"/callbacks/{provider}/{token}"), 403)
+    assert counted(site, "forged", provider) == 1
+
+
+async def test_no_token_holds_for_a_provider_that_is_not_configured(site: Site) -> None:
     async with site.client() as client:
         task = await site.run(client)
     providers = dict(site.context.providers) | {"fluxapi-ai": make_access("fluxapi-ai", account=None)}
     async with site.client(providers=providers) as client:
-        errors(await call(client, url_of(site, task)), 404)
+        errors(await call(client, url_of(site, task)), 403)
 
 
 async def test_a_token_whose_task_is_gone_is_not_found(site: Site, client: httpx.AsyncClient) -> None:
