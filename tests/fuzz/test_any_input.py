@@ -345,7 +345,7 @@ def test_any_callback_without_a_good_token_is_refused(callbacks: CallbackSite, p
         path = "".join(f"%{byte:02x}" for byte in token.encode("utf-8", "surrogatepass"))
         return (await callbacks.client.post(f"/callbacks/{provider}/{path}", content=b"{}")).status_code
 
-    assert callbacks.runner.run(call()) == (403 if provider in CALLED else 404)
+    assert callbacks.runner.run(call()) == (403 if provider in PROVIDERS else 404)
 
 
 # --- the event stream -------------------------------------------------------------------------------------------------
