@@ -97,20 +97,24 @@ def until(fact: Callable[[], bool], what: str, pause_s: float = 0.1) -> None:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of the process with all its threads, and of its children that have ended."""
-    return sum(int(ticks) for ticks in _stat(pid)[11:15]) / TICKS_S
+    return _seconds(_stat(pid))
 
 
 def cpu_seconds_of_all(parent: int) -> float:
     """The same with its children that live."""
-    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-    return cpu_seconds(parent) + sum(cpu_seconds(pid) for pid in found if _parent(pid) == parent)
+    total = cpu_seconds(parent)
+    for path in Path("/proc").iterdir():
+        try:
+            stat = _stat(int(path.name)) if path.name.isdecimal() else None
+        except OSError:  # it has just ended, and counts with its parent from then on
+            continue
+        if stat and int(stat[1]) == parent:
+            total += _seconds(stat)
+    return total
 
 
-def _parent(pid: int) -> int | None:
-    try:
-        return int(_stat(pid)[1])
-    except OSError:  # it has just ended
-        return None
+def _seconds(stat: list[str]) -> float:
+    return sum(map(int, stat[11:15])) / TICKS_S
 
 
 def _stat(pid: int) -> list[str]:
