@@ -81,11 +81,15 @@ class World:
 
 
 class Caller(asyncio.Protocol):
-    """One connection over which callbacks go to the service, one after the other."""
+    """One connection over which callbacks go to the service, one after the other.
+
+    A service ends connections that rest for long, now and then just as the next callback leaves: that one is sent again.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._buffer = b""
+        self._unanswered: tuple[bytes, bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -99,6 +103,7 @@ class Caller(asyncio.Protocol):
         host, _, path = url.partition(b"//")[2].partition(b"/")
         body = CALLBACK % (task_id, task_id, task_id)
         head = b"POST /%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        self._unanswered = (url, task_id)
         self._world.sent_at[task_id] = time.perf_counter()
         self._transport.write(head % (path, host, len(body)) + body)
 
@@ -108,12 +113,16 @@ class Caller(asyncio.Protocol):
             return
         head, _, self._buffer = answer
         self._world.statuses[status_of(head)] += 1
+        self._unanswered = None
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._world.open -= 1
         if self in self._world.idle:
             self._world.idle.remove(self)
+        if self._unanswered:
+            self._world.waiting.append(self._unanswered)
+            self._world.call_back()
 
 
 class Server(asyncio.Protocol):

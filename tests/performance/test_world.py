@@ -27,6 +27,34 @@ class InPieces(socketserver.BaseRequestHandler):
                 time.sleep(0.005)
 
 
+class CutsOffTheFirst(socketserver.BaseRequestHandler):
+    callbacks = 0
+
+    def handle(self) -> None:
+        while self.request.recv(4096):
+            CutsOffTheFirst.callbacks += 1
+            if CutsOffTheFirst.callbacks == 1:
+                return
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_a_callback_whose_connection_ended_is_sent_again(tmp_path: Path) -> None:
+    seen = Counter[str]()
+
+    def is_answered(port: int) -> bool:
+        seen.update(ask(port, "/figures")["statuses"])
+        return seen.total() == 1
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), CutsOffTheFirst) as service, world(str(tmp_path)) as port:
+        Thread(target=service.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{service.server_address[1]}/callbacks/fluxapi-ai/token"
+        ask(port, "/submit", {"callBackUrl": url})
+        until(lambda: is_answered(port), "the callback is answered", 0.001)
+        service.shutdown()
+
+    assert (seen, CutsOffTheFirst.callbacks) == ({"200": 1}, 2)
+
+
 def test_callbacks_follow_each_other_on_one_connection_however_their_answers_are_cut(tmp_path: Path) -> None:
     seen = Counter[str]()
 
