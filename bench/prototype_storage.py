@@ -109,6 +109,8 @@ class PostgresStorage:
         task_ids = [task_id for _, task_id in asks if task_id]
         found = {row[0]: row for row in await self.fetch(MANY_TASKS, (task_ids,))} if task_ids else {}
         answers = [work(tables, found.get(task_id)) for work, task_id in asks]
+        for sql in (UPSERT_TASK, UPSERT_DELIVERY):  # one statement changes a row once
+            tables[sql] = list({row[0]: row for row in tables[sql]}.values())
         for sql, rows in tables.items():
             if rows:
                 await self.session.execute_many(sql, rows)
