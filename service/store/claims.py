@@ -194,11 +194,10 @@ class _Claim:
         begun = {task.id for task in self.begun}
         found = [row for row in found if row[0] not in begun]
         self.taken += len(found)
-        before = len(self.begun)
+        before, hindrance = len(self.begun), self.account.hindrance(self.now)
         for row in found:
             try:
                 task = self._batch.see_task(row)
-                hindrance = self.account.hindrance(self.now)
                 change = self._batch.apply(lifecycle.begin(task, self._batch.env, self._policy, hindrance))
             except Exception as error:
                 await faults.note(self._batch, row[0], error)

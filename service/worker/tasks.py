@@ -131,8 +131,10 @@ class TaskWork:
     def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
         if not isinstance(reply, HttpReply):
             return reply
-        headers = {name: self._account.clean_header(value) for name, value in reply.headers.items()}
-        return replace(reply, headers=headers, body=self._account.clean(reply.body))
+        reply = replace(reply, body=self._account.clean(reply.body))
+        if location := reply.headers.get("location"):  # the one header whose words are told
+            reply = replace(reply, headers={**reply.headers, "location": self._account.clean_header(location)})
+        return reply
 
     def _read(self, call: str, reply: HttpReply | NotSent | Unconfirmed) -> Observation:
         provider = self._access.provider

@@ -17,7 +17,8 @@ from service.telemetry import Metrics
 from service.worker.tasks import FROZEN_S, CallbackUrls, TaskWork
 from tests.store.conftest import Store, open_store
 from tests.support.factory import CALLS_BACK, make_task
-from tests.support.upstream import FakeFluxapiAi
+from tests.support.server import Reply
+from tests.support.upstream import FakeFluxapiAi, answer
 
 LIMITS = Limits(submits=100, window_s=1.0, max_in_flight=100)
 
@@ -71,3 +72,17 @@ async def test_a_submit_that_came_too_late_and_was_taken_over_changes_nothing(tm
         await work.run((claimed, at - FROZEN_S - 1))
         assert fake.server.requests == []
         assert (await store.reads.get_task(task.id)).step == "unconfirmed"
+
+
+async def test_a_redirect_to_the_callback_url_tells_nobody_its_token(tmp_path: Path) -> None:
+    async with FakeFluxapiAi() as fake, a_worker(tmp_path, fake) as (work, store):
+        task = await queued(store)
+        token = CallbackTokens(["key"], [fake.provider]).sign(fake.provider, task.id)
+        fake.script(
+            task.input.prompt, submit=[answer(Reply(307, b"", {"Location": f"http://elsewhere.example/{token}"}))]
+        )
+        (claimed,) = await claim(work, store)
+        await work.run(claimed)
+        error = (await store.reads.get_task(task.id)).error
+        assert error is not None
+        assert "elsewhere.example/(token)" in error.message
