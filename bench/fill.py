@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 import msgspec
 
@@ -66,10 +67,14 @@ def created_at_ms(shape: Shape, number: int) -> int:
     return shape.first_ms + number * shape.spacing_ms
 
 
-async def fill(driver: Driver, shape: Shape, *, stale: bool = False) -> None:
-    """With `stale`, the planner knows the store as it was with a thousand tasks, and nothing tells it more."""
+Statistics = Literal["fresh", "stale", "none"]
+"""Planner statistics of a filled store: of all rows, of the first thousand tasks, or never gathered."""
+
+
+async def fill(driver: Driver, shape: Shape, *, statistics: Statistics = "fresh") -> None:
+    """Insert the rows of `shape`."""
     async with driver.migrating() as session:
-        if stale and driver.name == "postgresql":
+        if statistics == "stale" and driver.name == "postgresql":
             for table in LARGE:
                 await session.execute(f"alter table {table} set (autovacuum_enabled = false)")
         await session.execute("begin")
@@ -82,10 +87,10 @@ async def fill(driver: Driver, shape: Shape, *, stale: bool = False) -> None:
             for statement in statements:
                 await statement(session, first, end - 1)
             await session.execute("commit")
-            if first == 0:
+            if first == 0 and statistics != "none":
                 await session.execute("analyze")
         await session.execute("update counters set value = ? where name = 'events'", (shape.tasks,))
-        if not stale:
+        if statistics == "fresh":
             await session.execute("vacuum analyze" if driver.name == "postgresql" else "analyze")
 
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 import msgspec
 
 from bench.calls import service_env
-from bench.fill import RARE, Shape, created_at_ms, fill, shape_of
+from bench.fill import RARE, Shape, Statistics, created_at_ms, fill, shape_of
 from bench.processes import free_port, process
 from service.core.ids import prefixed_uuid7
 from service.core.schedule import Policy
@@ -296,7 +296,7 @@ async def start_ms(url: str, rounds: int) -> float:
 
 
 @asynccontextmanager
-async def filled(url: str, shape: Shape, *, stale: bool = False):  # type: ignore[no-untyped-def]
+async def filled(url: str, shape: Shape, *, statistics: Statistics = "fresh"):  # type: ignore[no-untyped-def]
     driver: Driver = SqliteDriver(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else PostgresDriver(url)
     await driver.open()
     try:
@@ -304,7 +304,7 @@ async def filled(url: str, shape: Shape, *, stale: bool = False):  # type: ignor
         async with driver.reading() as session:
             is_empty = not (await session.fetch("select 1 from tasks limit 1"))
         if is_empty:
-            await fill(driver, shape, stale=stale)
+            await fill(driver, shape, statistics=statistics)
         yield Store(driver, shape)
     finally:
         await driver.close()
@@ -313,9 +313,10 @@ async def filled(url: str, shape: Shape, *, stale: bool = False):  # type: ignor
 async def measure(urls: tuple[str, str], given: argparse.Namespace) -> list[Figure]:
     """On two databases, the first for a thousand tasks, which are filled if they are empty."""
     now = RealEnv().now()
+    statistics: Statistics = "stale" if given.stale else "fresh"
     async with (
         filled(urls[0], shape_of(SMALL, given.waiting, given.due, now)) as small,
-        filled(urls[1], shape_of(given.tasks, given.waiting, given.due, now), stale=given.stale) as large,
+        filled(urls[1], shape_of(given.tasks, given.waiting, given.due, now), statistics=statistics) as large,
     ):
         found = await compare(small, large, given.rounds, given.only)
     if given.only not in START:

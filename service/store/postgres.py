@@ -47,6 +47,15 @@ begin isolation level read committed; set local statement_timeout = '20s'; set l
 set local idle_in_transaction_session_timeout = '5s'
 """
 """A process that is frozen inside a transaction loses it before those who wait for its rows lose patience."""
+_PLANNING = {
+    "writer": "set enable_seqscan = off; set jit = off",
+    "reader": "set enable_seqscan = off; set jit = off; set plan_cache_mode = force_custom_plan",
+}
+"""Against plans that are cached while a table is small and scan it until autovacuum analyzes it, minutes after it grew.
+
+Every statement finds its rows by an index, so scans are off, and so is the JIT compiler, which their added cost would
+start. A listing can choose among indexes, so readers plan it each time; without parameters it stays cached.
+"""
 _COMMIT_SOMETHING = "select pg_logical_emit_message(true, 'taskhook', '')"
 """The smallest transaction that is written to the log; answered once standbys have all the log before it, too."""
 _BEGIN_TO_GUARD = """
@@ -137,7 +146,7 @@ class PostgresDriver:
     async def _connect(self, role: str, command_s: float | None) -> Connection:
         settings = {"application_name": f"taskhook {role}"}
         try:
-            return await asyncpg.connect(
+            connection = await asyncpg.connect(
                 self._url,
                 timeout=CONNECT_S,
                 command_timeout=command_s,
@@ -145,8 +154,11 @@ class PostgresDriver:
                 server_settings=settings,
                 target_session_attrs="read-write",
             )
+            if role in _PLANNING and not self.pooled:  # a pooler would lend the setting to others; it caches no plans
+                await connection.execute(_PLANNING[role])
         except (*ANY_ERROR, ValueError) as error:
             raise unavailable(error) from error
+        return connection
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ GIVEN_UP = "(status = 'failed' or status = 'held' or status = 'parked')"
 FLYING = "(step = 'sending' or step = 'unconfirmed' or step = 'tracking')"
 """In the words of the partial indexes: a planner goes by them, since it can't know what a parameter will be."""
 
+AFTER_EVERY_ID = "~"
+"""A bound for a listing without one: PostgreSQL plans a statement anew only where it has a parameter."""
+
 
 class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     """What a listing of tasks is narrowed to; None narrows nothing."""
@@ -35,7 +38,7 @@ def task_query(driver: Driver, wanted: TaskFilter, before: str | None, limit: in
     tables, task_id, leads = _leading(wanted)
     after, until = wanted.created_after, wanted.created_before
     ends = [end for end in (before, first_id_at("task", until) if until else None) if end is not None]
-    bounds = _Bounds(low=first_id_at("task", after) if after else None, high=min(ends, default=None))
+    bounds = _Bounds(low=first_id_at("task", after) if after else None, high=min(ends, default=AFTER_EVERY_ID))
     if wanted.status is None or not leads or "t.status" in leads:
         conditions, params, order = _walk(driver, leads, task_id, bounds)
     else:

@@ -44,7 +44,7 @@ async def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         driver = build_driver(found)
         await driver.open()
         await migrate(driver, 0)
-        await fill(driver, SHAPE, stale=True)
+        await fill(driver, SHAPE, statistics="stale")
         await driver.close()
         yield found
 
