@@ -19,8 +19,6 @@ from tests.support.postgres import Server, command, find_binaries
 
 SECRET, KEY = "a secret of the benchmark alone", "key-of-the-benchmark"
 CONNECTIONS = 64
-TASKHOOK, PROTOTYPE = ("-m", "service"), ("-m", "bench.prototype")
-"""What is measured, and the same work without its features; each takes `web` or `serve`."""
 CALLBACK = (
     '{{"code":200,"msg":"BFL image generated successfully.","data":{{"taskId":"{id}","info":'
     '{{"originImageUrl":"https://example.com/original/{id}.jpg",'
@@ -54,19 +52,23 @@ def create_requests(count: int) -> list[bytes]:
     return [request("POST", "/v1/tasks", CREATE)] * count
 
 
-def callback_requests(task_ids: Sequence[str]) -> list[bytes]:
-    """Of tasks whose provider's id is ours after a p."""
+def callback_paths(task_ids: Sequence[str]) -> list[str]:
     tokens = CallbackTokens([SECRET], tuple(PROVIDERS))
+    return [f"/callbacks/fluxapi-ai/{tokens.sign('fluxapi-ai', task_id)}" for task_id in task_ids]
+
+
+def callback_requests(task_ids: Sequence[str]) -> list[bytes]:
+    """Callbacks of tasks whose provider task id is `p` and our id."""
+    paths = callback_paths(task_ids)
     return [
-        request("POST", f"/callbacks/fluxapi-ai/{tokens.sign('fluxapi-ai', key)}", CALLBACK.format(id=f"p{key}"))
-        for key in task_ids
+        request("POST", path, CALLBACK.format(id=f"p{task_id}")) for path, task_id in zip(paths, task_ids, strict=True)
     ]
 
 
-def ask(port: int, path: str, body: object = None) -> Any:
-    """One call of the service's API, or of the world."""
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=data)
+def ask(port: int, path: str, body: object = None, method: str | None = None) -> Any:
+    """Call the service's API or the world once; a body is sent as JSON, bytes as they are."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=data, method=method)
     asked.add_header("Authorization", f"Bearer {KEY}")
     asked.add_header("Content-Type", "application/json")
     with urllib.request.urlopen(asked, timeout=30) as reply:

@@ -9,7 +9,6 @@ from functools import partial
 import msgspec
 
 from bench.calls import (
-    TASKHOOK,
     ask,
     bare,
     create_requests,
@@ -71,13 +70,11 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def running(
-    server: Server | None = None, under: Sequence[str] = (), program: Sequence[str] = TASKHOOK
-) -> Iterator[Running]:
+def running(server: Server | None = None) -> Iterator[Running]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, world(folder) as world_port:
         env = service_env(port, folder, new_database(server) if server else None) | with_provider(world_port)
-        with process([*program, "serve"], port, "/readyz", folder, env, under=under) as pid:
+        with process(["-m", "service", "serve"], port, "/readyz", folder, env) as pid:
             url = f"http://127.0.0.1:{world_port}/hook"
             ask(port, "/v1/endpoints", {"url": url, "max_in_flight": IN_FLIGHT})
             yield Running(pid=pid, port=port, world_port=world_port, cpu_s=_meter(pid, server))
@@ -90,29 +87,29 @@ def _meter(pid: int, server: Server | None) -> Callable[[], float]:
     return lambda: cpu_seconds(pid) + cpu_seconds_of_all(database)
 
 
-def on_sqlite(plan: Plan, program: Sequence[str] = TASKHOOK) -> Sequence[Figure]:
+def on_sqlite(plan: Plan) -> Sequence[Figure]:
     """At full speed; in some rounds then at a tenth of that, and at 100 a second, in the same service."""
     full, slow, few = [], [], []
     for turn in range(plan.rounds):
-        with running(program=program) as service:
+        with running() as service:
             full.append(_at_full_speed(service, plan))
             if turn < plan.few_rounds:
                 slow.append(_paced(service, full[-1][0].per_s / 10, plan))
                 few.append(_paced(service, FEW_PER_S, plan))
     return [
-        *_costs("end to end, SQLite", full, 450.0, 9.5),
+        *_costs("end to end, SQLite", full, None, 11.0),
         _latency("callback to subscriber at a tenth, p99", slow, 0.99, 10.0),
         _latency("callback to subscriber at 100/s, p50", few, 0.5, 1.9),
         _latency("callback to subscriber at 100/s, p99", few, 0.99, 3.3),
     ]
 
 
-def on_postgres(plan: Plan, program: Sequence[str] = TASKHOOK) -> Sequence[Figure]:
+def on_postgres(plan: Plan) -> Sequence[Figure]:
     if plan.server is None:
         return []
     full = []
     for _ in range(plan.few_rounds):
-        with running(plan.server, program=program) as service:
+        with running(plan.server) as service:
             full.append(_at_full_speed(service, plan))
     return _costs("end to end, PostgreSQL", full, included="service and database server")
 

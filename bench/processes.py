@@ -38,15 +38,14 @@ def process(
     folder: str,
     env: Mapping[str, str],
     cores: set[int] = SERVICE,
-    under: Sequence[str] = (),
 ) -> Iterator[int]:
-    """A Python process, from its first answer at that path until the block ends; the process id.
+    """Run a Python process from its first answer at `path` until the block ends; yield its process id.
 
-    One without a port is taken to be there at once. `under` is the program that runs it, if another one does.
+    A process without a port counts as ready at once.
     """
     with (Path(folder) / "log").open("ab") as log:
         started = subprocess.Popen(
-            [*under, sys.executable, *arguments],
+            [sys.executable, *arguments],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             stdout=log,

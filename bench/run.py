@@ -14,13 +14,12 @@ from pathlib import Path
 import msgspec
 
 from bench import (
+    arrival,
     callbacks,
     creating,
     deliveries,
     end_to_end,
-    floor,
     headroom,
-    instructions,
     memory,
     replicas,
     report,
@@ -35,14 +34,14 @@ LOADS: dict[str, Load] = {
     "headroom": headroom.tools,
     "callbacks-sqlite": callbacks.on_sqlite,
     "callbacks-postgresql": callbacks.on_postgres,
-    "instructions": instructions.of_a_request,
     "tasks-sqlite": creating.on_sqlite,
     "tasks-postgresql": creating.on_postgres,
     "deliveries": deliveries.to_one_endpoint,
     "end-to-end-sqlite": end_to_end.on_sqlite,
     "end-to-end-postgresql": end_to_end.on_postgres,
-    "prototype-sqlite": floor.on_sqlite,
-    "prototype-postgresql": floor.on_postgres,
+    "arrival-sqlite": arrival.on_sqlite,
+    "arrival-postgresql": arrival.on_postgres,
+    "arrival-stored": arrival.on_large_stores,
     "memory-open": memory.open_work,
     "memory-finished": memory.finished_work,
     "stored": stored.on_sqlite,
@@ -51,8 +50,8 @@ LOADS: dict[str, Load] = {
     "polls-postgresql": waiting.polls_on_postgres,
     "replicas": replicas.on_postgres,
 }
-BY_NAME = ("instructions", "prototype-sqlite", "prototype-postgresql", "polls-postgresql")
-"""Measured only when asked for, so that the rest ends in some minutes."""
+BY_NAME = ("polls-postgresql", "arrival-stored")
+"""Loads that run only when named, so that the others end within some minutes."""
 QUICK = 0.1
 STORED = 200_000
 

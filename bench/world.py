@@ -3,9 +3,10 @@
     python -m bench.world PORT
 
 It speaks fluxapi.ai's wire format. A submit is answered and its callback sent over one of a few kept connections; a
-post to /hook is answered 204. `GET /figures` tells what was seen and begins anew: submits, callbacks and their
-statuses, hooks with the times of the first and the last, and for each hook the milliseconds from its task's callback
-being sent.
+post to /hook is answered 204. `POST /callbacks?rate=N` sends the callbacks of tasks that were submitted before: a line
+of URL and task id for each, N a second or, with 0, as fast as the connections allow. `GET /figures` returns what was
+seen and starts again: submits, callbacks and their statuses, hooks with the times of the first and the last, and for
+each hook the milliseconds since its task's callback was sent.
 """
 
 import asyncio
@@ -67,6 +68,16 @@ class World:
             self.open += 1
             parts = urlsplit(self.waiting[0][0].decode())
             asyncio.get_running_loop().create_task(self._connect(parts.hostname or "", parts.port or 80))
+
+    async def send_callbacks(self, lines: list[bytes], rate: float) -> None:
+        """Queue the callbacks, spread evenly if a rate is given."""
+        began = time.perf_counter()
+        for number, line in enumerate(lines):
+            if rate and (early_s := began + number / rate - time.perf_counter()) > 0:
+                await asyncio.sleep(early_s)
+            url, _, task_id = line.partition(b" ")
+            self.waiting.append((url, task_id))
+            self.call_back()
 
     async def _connect(self, host: str, port: int) -> None:
         await asyncio.get_running_loop().create_connection(lambda: Caller(self), host, port)
@@ -144,7 +155,15 @@ class Server(asyncio.Protocol):
             self._world.hear(body)
             self._transport.write(RECEIVED)
             return
-        told = self._world.figures() if path == b"/figures" else self._world.submit(body)
+        if path == b"/figures":
+            told = self._world.figures()
+        elif path.startswith(b"/callbacks?rate="):
+            self._sending = asyncio.get_running_loop().create_task(
+                self._world.send_callbacks(body.splitlines(), float(path.partition(b"=")[2]))
+            )
+            told = b"{}"
+        else:
+            told = self._world.submit(body)
         self._transport.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(told) + told
         )

@@ -35,12 +35,7 @@ def test_a_line_has_figure_yardstick_ratio_and_verdict() -> None:
 
 def test_loads_are_chosen_by_the_beginnings_of_their_names() -> None:
     assert list(chosen(["callbacks", "stored"])) == ["callbacks-sqlite", "callbacks-postgresql", "stored"]
-    assert set(LOADS) - set(chosen([])) == {
-        "instructions",
-        "prototype-sqlite",
-        "prototype-postgresql",
-        "polls-postgresql",
-    }
+    assert set(LOADS) - set(chosen([])) == {"polls-postgresql", "arrival-stored"}
     assert not chosen(["nothing"])
 
 
