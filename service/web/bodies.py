@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import islice
@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope
 from service.core.problems import FieldError, InvalidRequest, Malformed, TooLarge, UnsupportedType
 from service.web.calls import find_header
 from service.web.errors import ClientGone
+from service.web.nulls import drop_nulls, struct_of
 
 T = TypeVar("T")
 Loc = list[str | int]
@@ -94,6 +95,8 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        if (plain := drop_nulls(body, decoder.type)) is not None:
+            return decode_body(plain, decoder)
         _parse(body)
         found = list(islice(_wrong_fields(body, decoder.type, ["body"]), ERRORS_MAX))
         raise InvalidRequest(found or [field_error(str(error), decoder.type, "body")]) from None
@@ -134,18 +137,22 @@ def _wrong_fields(body: bytes | msgspec.Raw, kind: Any, at: Loc) -> Iterator[Fie
         elif field.is_required:
             yield FieldError(loc=[*at, name], msg=REQUIRED)
     if kind.__struct_config__.forbid_unknown_fields:
-        yield from (FieldError(loc=[*at, name], msg=NOT_KNOWN) for name in given if name not in fields)
+        renamed: Mapping[str, str] = getattr(kind, "renamed", {})
+        yield from (
+            FieldError(loc=[*at, name], msg=f"is now {renamed[name]}" if name in renamed else NOT_KNOWN)
+            for name in given
+            if name not in fields
+        )
 
 
 def _wrong_value(value: msgspec.Raw, field: "_Field", at: Loc) -> Iterator[FieldError]:
     kind: Any = field.decoder.type
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        yield from _wrong_fields(value, kind, at)
-        return
     try:
         field.decoder.decode(value)
     except msgspec.ValidationError as error:
-        yield field_error(str(error), kind, *at)
+        nested = struct_of(kind)
+        found = [] if nested is None else list(islice(_wrong_fields(value, nested, at), ERRORS_MAX))
+        yield from found or [field_error(str(error), kind, *at)]
 
 
 @cache

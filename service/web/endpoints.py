@@ -50,21 +50,24 @@ class CreateEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     enabled: bool = True
 
 
+DEFAULTS = CreateEndpoint(url="")
+
+
 class ChangeEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is left out stays as it is. Disabling holds what is still to be delivered."""
+    """What is left out stays as it is; null resets a field to its default. Disabling holds what is to be delivered."""
 
     example: ClassVar[dict[str, Any]] = {"max_in_flight": 5, "description": "the staging system"}
 
     url: Url | UnsetType = UNSET
-    events: Patterns | UnsetType = UNSET
-    providers: Providers | UnsetType = UNSET
-    metadata: Labels | UnsetType = UNSET
-    format: Format | UnsetType = UNSET
-    headers: Headers | UnsetType = UNSET
-    max_in_flight: InFlight | UnsetType = UNSET
+    events: Patterns | UnsetType | None = UNSET
+    providers: Providers | UnsetType | None = UNSET
+    metadata: Labels | UnsetType | None = UNSET
+    format: Format | UnsetType | None = UNSET
+    headers: Headers | UnsetType | None = UNSET
+    max_in_flight: InFlight | UnsetType | None = UNSET
     rate_per_s: Rate | UnsetType | None = UNSET
-    description: Description | UnsetType = UNSET
-    enabled: bool | UnsetType = UNSET
+    description: Description | UnsetType | None = UNSET
+    enabled: bool | UnsetType | None = UNSET
 
 
 class ListEndpoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +159,9 @@ def _change(endpoint: Endpoint, settings: dict[str, Any], env: Env) -> Change:
 
 
 def _given(body: msgspec.Struct) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
+    """The settings that a request names; null stands for the default."""
+    given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
+    return {name: getattr(DEFAULTS, name) if value is None else value for name, value in given.items()}
 
 
 def _sealed(web: Web, settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import msgspec
 
 from service.web.calls import Operation
 from service.web.errors import TITLES, ProblemBody
+from service.web.nulls import allow_nulls
 
 Json = dict[str, Any]
 
@@ -44,6 +45,7 @@ def build_document(operations: Sequence[Operation[Any, Any]]) -> Json:
     types = [kind for operation in operations for kind in _types(operation)]
     unique = list(dict.fromkeys([*types, ProblemBody]))
     _, components = msgspec.json.schema_components(unique, ref_template=REF)
+    allow_nulls([operation.body for operation in operations if operation.body is not None], components)
     paths: Json = {}
     for operation in operations:
         path = _PARAMETER.sub(r"{\1}", operation.path)
