@@ -12,11 +12,11 @@ from playwright.async_api import Browser, expect
 from tests.support.browser import Visitor, chromium, options
 from tests.support.receiver import Receiver
 from tests.support.service import API_KEY, Service
+from tests.support.wait import PATIENCE_S
 
 HERE = Path(__file__).parent
 Visit = Callable[..., Awaitable[Visitor]]
-PATIENCE_MS = 20_000
-"""For a machine that does much else; what is there is seen at once."""
+PATIENCE_MS = PATIENCE_S * 1000
 expect.set_options(timeout=PATIENCE_MS)
 
 

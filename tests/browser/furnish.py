@@ -50,7 +50,7 @@ async def furnish(site: Site) -> Furnished:
     async def settled() -> bool:
         return not await api.deliveries(status="pending") and not await api.deliveries(status="sending")
 
-    await until(settled, 20, "nothing is on its way any more")
+    await until(settled, what="nothing is on its way any more")
     made.task = tasks[2]["id"]
     made.failed_delivery = (await api.deliveries(status="failed", endpoint_id=made.failing))[0]["id"]
     for name, scopes in (("the shop's backend", ["tasks:write", "tasks:read"]), ("Grafana", ["tasks:read"])):

@@ -83,7 +83,7 @@ async def test_a_clock_that_jumps_an_hour_either_way_sticks_no_task_and_storms_n
         plan.job.state = "success"
     for task_id in ids:
         assert (await service.api.finished(task_id))["status"] == "succeeded"
-    await until(lambda: {one.task_id for one in subscriber.received} == set(ids), 15)
+    await until(lambda: {one.task_id for one in subscriber.received} == set(ids))
     await service.close()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.flows.conftest import pytest_runtest_makereport, world
 from tests.support.process import Ended, Process, start_python
 from tests.support.service import API_KEY, Service
-from tests.support.wait import until
+from tests.support.wait import patience, until
 
 __all__ = ["Ended", "Running", "pytest_runtest_makereport", "run", "started", "to_service", "world"]
 
@@ -31,9 +31,9 @@ class Running:
         while chunk := await stream.read(65_536):
             setattr(self, name, getattr(self, name) + chunk.decode())
 
-    async def says(self, text: str, timeout: float = 15.0) -> None:
+    async def says(self, text: str) -> None:
         """On standard error."""
-        await until(lambda: text in self.err, timeout, text)
+        await until(lambda: text in self.err, what=text)
 
     async def interrupt(self) -> Ended:
         if self._process.returncode is None:
@@ -41,7 +41,7 @@ class Running:
         return await self.end()
 
     async def end(self) -> Ended:
-        async with asyncio.timeout(20):
+        async with patience():
             await asyncio.gather(*self._reading)
             return Ended(await self._process.wait(), self.out, self.err)
 

@@ -7,7 +7,7 @@ from taskhook import AsyncTaskhook, EventStream, Taskhook
 
 from tests.client_python.conftest import MODEL, SANDBOX
 from tests.support.service import API_KEY, Service
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, patience, until
 
 
 async def test_a_wait_and_streams_outlive_a_kill(tmp_path: Path) -> None:
@@ -22,12 +22,12 @@ async def test_a_wait_and_streams_outlive_a_kill(tmp_path: Path) -> None:
 
 async def outlive(service: Service, client: Taskhook, async_client: AsyncTaskhook) -> None:
     task = await async_client.tasks.create(model=MODEL, prompt="a sandbox:stuck cat")
-    async with async_client.events.stream(types=["task.canceled"]) as followed, asyncio.timeout(30):
+    async with async_client.events.stream(types=["task.canceled"]) as followed, patience():
         stream = client.events.stream(types=["task.canceled"])
         told = asyncio.create_task(anext(aiter(followed)))
         told_too = asyncio.create_task(asyncio.to_thread(next, stream))
-        waited = asyncio.create_task(asyncio.to_thread(client.tasks.wait, task.id, timeout=30))
-        waited_too = asyncio.create_task(async_client.tasks.wait(task.id, timeout=30))
+        waited = asyncio.create_task(asyncio.to_thread(client.tasks.wait, task.id, timeout=PATIENCE_S))
+        waited_too = asyncio.create_task(async_client.tasks.wait(task.id, timeout=PATIENCE_S))
         await until(lambda: followed.last_event_id and stream.last_event_id, what="both streams are open")
         await service.restart()
         assert (await async_client.tasks.cancel(task.id)).status == "canceled"

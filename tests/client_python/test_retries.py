@@ -28,6 +28,7 @@ from taskhook._plan import Attempt, Policy, steps
 from taskhook._waiting import until_final
 
 from tests.support.server import Answer, Cut, Hang, Reply, Request, Reset, ScriptedServer
+from tests.support.wait import PATIENCE_S
 
 TASK: dict[str, Any] = {
     "id": "task_1",
@@ -222,8 +223,8 @@ Act = Callable[[Callable[[Any], Any]], Any]
 @pytest_asyncio.fixture(params=["sync", "async"])
 async def act(request: pytest.FixtureRequest, flaky: Flaky) -> AsyncIterator[Act]:
     """Does something with either client."""
-    with Taskhook("key", base_url=flaky.server.url, timeout=5) as client:
-        async with AsyncTaskhook("key", base_url=flaky.server.url, timeout=5) as async_client:
+    with Taskhook("key", base_url=flaky.server.url, timeout=PATIENCE_S) as client:
+        async with AsyncTaskhook("key", base_url=flaky.server.url, timeout=PATIENCE_S) as async_client:
 
             async def do(something: Callable[[Any], Any]) -> Any:
                 if request.param == "sync":
@@ -277,7 +278,7 @@ async def test_a_redirect_is_not_followed_with_the_key(flaky: Flaky, act: Act) -
 
 async def test_an_injected_http_client_is_used_and_left_open(flaky: Flaky) -> None:
     flaky.script = [Reply(200, TASK), Reply(200, TASK)]
-    async with httpx.AsyncClient(headers={"X-Mine": "1"}, trust_env=False) as http:
+    async with httpx.AsyncClient(headers={"X-Mine": "1"}, timeout=PATIENCE_S, trust_env=False) as http:
         async with AsyncTaskhook("key", base_url=flaky.server.url, http_client=http) as client:
             await client.tasks.retrieve("task_1")
         assert not http.is_closed
@@ -287,7 +288,7 @@ async def test_an_injected_http_client_is_used_and_left_open(flaky: Flaky) -> No
 
 async def test_many_wait_at_once_and_none_for_a_connection(flaky: Flaky) -> None:
     flaky.script = [Reply(200, FINAL, delay=0.5)] * 120
-    timeout = httpx.Timeout(20, pool=0.1)
+    timeout = httpx.Timeout(PATIENCE_S, pool=0.1)
     async with AsyncTaskhook("key", base_url=flaky.server.url, timeout=timeout, max_retries=0) as client:
         found = await asyncio.gather(*(client.tasks.retrieve("task_1") for _ in range(120)))
     assert len(found) == 120

@@ -25,7 +25,7 @@ from taskhook import (
 from tests.client_python.conftest import MODEL
 from tests.support.receiver import Receiver
 from tests.support.service import API_KEY, Service
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 
 @pytest_asyncio.fixture
@@ -48,7 +48,7 @@ def test_a_task_is_created_waited_for_and_explained(client: Taskhook) -> None:
 
 
 async def test_the_same_with_asyncio(async_client: AsyncTaskhook) -> None:
-    task = await async_client.tasks.create_and_wait(model=MODEL, prompt="a mill", timeout=15)
+    task = await async_client.tasks.create_and_wait(model=MODEL, prompt="a mill", timeout=PATIENCE_S)
     assert task.images
     assert [item.type async for item in async_client.tasks.timeline(task.id)]
 

@@ -210,7 +210,7 @@ async def test_a_key_is_made_shown_once_and_revoked(browser: Browser, api: httpx
     async def refused() -> bool:
         return (await door.browser().send("/sign-in", key=key)).status_code == 401
 
-    await until(refused, 5, "the revoked key opens nothing")
+    await until(refused, what="the revoked key opens nothing")
 
 
 async def test_keys_and_faults_are_for_the_right_admin(door: Door, api: httpx.AsyncClient) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from service.app import WEB_GRACE_S, WORK_GRACE_S
 from service.settings import load
+from tests.support.wait import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -55,7 +56,7 @@ def build(folder: Path) -> list[Any]:
     if builder is None:
         pytest.skip("neither kustomize nor kubectl is here to build the overlays")
     command = [builder, "build"] if builder.endswith("kustomize") else [builder, "kustomize"]
-    built = subprocess.run([*command, str(folder)], capture_output=True, check=True, timeout=60)
+    built = subprocess.run([*command, str(folder)], capture_output=True, check=True, timeout=PATIENCE_S)
     return list(yaml.safe_load_all(built.stdout))
 
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry import Metrics
 from tests.deploy.files import DEPLOY, ROOT, read_yaml
+from tests.support.wait import PATIENCE_S
 
 RULES: list[dict[str, Any]] = [
     rule for group in read_yaml("prometheus/alerts.yaml")["groups"] for rule in group["rules"]
@@ -205,7 +206,7 @@ def test_the_alerts_ring_when_they_should_and_only_then(tmp_path: Path) -> None:
     written = tmp_path / "alerts_test.yaml"
     written.write_text(yaml.safe_dump({"rule_files": [str(DEPLOY / "prometheus" / "alerts.yaml")], "tests": tests}))
     done = subprocess.run(
-        ["promtool", "test", "rules", written], capture_output=True, text=True, check=False, timeout=60
+        ["promtool", "test", "rules", written], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

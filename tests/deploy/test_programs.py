@@ -15,7 +15,7 @@ import pytest
 
 from tests.deploy.files import DEPLOY, GRACE_S, ROOT, unknown_settings
 from tests.support.service import free_port
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, soon, until
 
 BIN = Path(sys.executable).parent
 UNITS = sorted(path.name for path in DEPLOY.glob("*.service"))
@@ -27,7 +27,7 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 
 def run(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -79,7 +79,7 @@ def test_systemd_takes_the_unit(verifiable: Path, name: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     of_ours = [line for line in done.stderr.splitlines() if "taskhook" in line]
     assert of_ours == []
@@ -128,7 +128,13 @@ def test_the_release_brings_the_database_up_to_date(folder: Path) -> None:
     for said in ("applied 0001_initial", "up to date"):
         command = shlex.split(PROCESSES["release"])
         done = subprocess.run(
-            command, cwd=folder, env=environment(folder, 1), capture_output=True, text=True, check=True, timeout=60
+            command,
+            cwd=folder,
+            env=environment(folder, 1),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE_S,
         )
         assert said in done.stdout
 
@@ -150,7 +156,7 @@ async def test_each_process_starts_answers_its_probes_and_stops(
             *shlex.split(command), cwd=folder, env=environment(folder, port), stdout=log, stderr=log
         )
 
-    client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+    client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False)
 
     async def answers() -> bool:
         assert process.returncode is None, (folder / "log").read_text()
@@ -163,21 +169,21 @@ async def test_each_process_starts_answers_its_probes_and_stops(
     finally:
         await client.aclose()
         process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert await soon(process.wait()) == 0
 
 
 async def test_a_log_that_takes_nothing_makes_no_stop_fail(folder: Path) -> None:
     port = free_port()
     command = "exec taskhook serve >/dev/full 2>&1"
     process = await asyncio.create_subprocess_shell(command, cwd=folder, env=environment(folder, port))
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False) as client:
 
         async def answers() -> bool:
             return await status(client, "/readyz") == 200
 
-        await until(answers, 30)
+        await until(answers)
     process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert await soon(process.wait()) == 0
 
 
 async def status(client: httpx.AsyncClient, path: str) -> int:

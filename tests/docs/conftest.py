@@ -52,15 +52,15 @@ class Terminal:
         mark = f"<done {next(self._count)}:"
         self._process.stdin.write(f'{text}\nprintf "\\n{mark}%d>\\n" "$?"\n'.encode())
         await self._process.stdin.drain()
-        await self.shows(ready or mark, 90)
+        await self.shows(ready or mark)
         done = re.search(rf"{mark}(\d+)>", self.output())
         assert done is None or done[1] == "0", f"{text}\n{self.output()[-3000:]}"
 
-    async def shows(self, text: str, timeout: float = 20) -> None:
+    async def shows(self, text: str) -> None:
         """Waits for it; an ellipsis stands for anything in its line."""
         wanted = ".*".join(map(re.escape, text.strip("\n").split("…")))
         try:
-            await until(lambda: re.search(wanted, self.output()), timeout, f"the terminal shows {text!r}")
+            await until(lambda: re.search(wanted, self.output()), what=f"the terminal shows {text!r}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output()[-3000:]}") from None
 

@@ -19,6 +19,7 @@ from tests.docs.conftest import Checkout
 from tests.docs.samples import QUICKSTART, STEPS, Sample, of_kind
 from tests.support.api import Api, ok
 from tests.support.server import Reply, Request, ScriptedServer
+from tests.support.wait import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -105,7 +106,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         key = json.loads((checkout.directory / "var" / "dev.json").read_text())["api_key"]
         client = await stack.enter_async_context(
             httpx.AsyncClient(
-                base_url=checkout.url, headers={"Authorization": f"Bearer {key}"}, timeout=20, trust_env=False
+                base_url=checkout.url, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE_S, trust_env=False
             )
         )
         yield World(checkout, client, subscriber)

@@ -17,6 +17,7 @@ from taskhook import AsyncTaskhook, Task
 from tests.support.process import ROOT
 from tests.support.server import Request
 from tests.support.service import API_KEY, Service
+from tests.support.wait import patience
 
 EXAMPLES = ROOT / "examples"
 MODEL = "fluxapi-ai/flux-kontext-pro"
@@ -80,8 +81,8 @@ class Process:
         self._process.stdin.write(json.dumps(given).encode() + b"\n")
         return await self._answers.get()
 
-    async def ended(self, timeout: float = 20.0) -> int:
-        async with asyncio.timeout(timeout):
+    async def ended(self) -> int:
+        async with patience():
             code = await self._process.wait()
             await asyncio.gather(*self._reading)
         return code

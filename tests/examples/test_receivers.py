@@ -15,7 +15,7 @@ from taskhook import AsyncTaskhook, Endpoint, webhooks
 from tests.examples.conftest import EXAMPLES, Process, Scene, python, started
 from tests.support.server import Answer, Reply, Request, ScriptedServer
 from tests.support.service import free_port
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 HERE = Path(__file__).parent
 
@@ -121,7 +121,7 @@ async def running(example: Example, scene: Scene, directory: Path) -> AsyncItera
         )
         command = [str(word).replace("{port}", str(port)) for word in example.command]
         processes.append(await stack.enter_async_context(started(*command, env=env, cwd=directory)))
-        poster = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=20))
+        poster = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S))
         made = Running(client, endpoint, url, processes[0], queue, directory, poster)
         await until(lambda: _answers(made), 60, f"{made.process} answers")
         yield made
@@ -181,4 +181,4 @@ async def delivered(client: AsyncTaskhook, delivery_id: str, attempts: int) -> N
         delivery = await client.deliveries.retrieve(delivery_id)
         return len(delivery.attempts) == attempts and delivery.attempts[-1].error is None
 
-    await until(told, 10, f"delivered {attempts} times")
+    await until(told, what=f"delivered {attempts} times")

@@ -9,7 +9,7 @@ import httpx
 from service.core.signing import PREFIX, derive_secret
 from tests.examples.conftest import EXAMPLES, MODEL, Scene, python, started
 from tests.support.service import SECRET_KEY
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 
 async def test_before_and_after_print_a_picture(scene: Scene, tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ async def test_before_and_after_print_a_picture(scene: Scene, tmp_path: Path) ->
         return process.lines
 
     pictures = await asyncio.gather(printed("before.py", provider), printed("after.py", {}))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
         for (url,) in pictures:
             assert (await client.get(url)).headers["content-type"].startswith("image/")
 
@@ -44,7 +44,7 @@ async def test_a_batch_that_is_killed_and_run_again_makes_each_picture_once(scen
 
     async with scene.client() as client:
         async with started(*command, env=env, cwd=tmp_path):
-            await until(made, 20, "the first task was created")
+            await until(made, what="the first task was created")
         async with started(*command, env=env, cwd=tmp_path) as process:
             assert await process.ended() == 0, process
         assert len(await made()) == 5

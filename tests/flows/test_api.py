@@ -21,6 +21,8 @@ from tests.support.wait import until
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("api")]
 
 MODEL = "fluxapi-ai/flux-kontext-pro"
+HELD_S, WOKEN_S = 55, 45
+"""A wait that ends much later than anything that should end it."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -46,7 +48,7 @@ async def succeeded(world: World, service: Service, **rest: Any) -> dict[str, An
 
 
 async def test_a_new_task_is_answered_with_its_place_and_its_defaults(world: World, service: Service) -> None:
-    prompt = new_prompt()
+    prompt, asked_at = new_prompt(), datetime.now(UTC)
     reply = await service.api.post_task(MODEL, prompt, metadata={"order": "7"})
     assert reply.status_code == 202
     task = reply.json()
@@ -59,7 +61,7 @@ async def test_a_new_task_is_answered_with_its_place_and_its_defaults(world: Wor
     assert task["tracking"] == {"via": None, "polls": 0, "callbacks": 0}
     assert (task["result"], task["error"], task["finished_at"]) == (None, None, None)
     created, deadline = (datetime.fromisoformat(task[name]) for name in ("created_at", "deadline_at"))
-    assert abs(datetime.now(UTC) - created) < timedelta(seconds=10)
+    assert asked_at - timedelta(milliseconds=1) < created <= datetime.now(UTC)
     assert deadline > created
     assert task["created_at"].endswith("Z")
 
@@ -156,28 +158,27 @@ async def test_pages_follow_each_other_without_a_gap_while_tasks_arrive(world: W
 
 async def test_a_waiting_get_is_held_until_the_task_is_final(world: World, service: Service) -> None:
     task, plan = await running(world, service)
-    waiting = asyncio.create_task(service.api.task(task["id"], wait=15))
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(waiting), 0.4)
+    waiting = asyncio.create_task(service.api.task(task["id"], wait=HELD_S))
+    await asyncio.wait([waiting], timeout=0.4)
+    assert not waiting.done()
     begun = time.monotonic()
     await world.fluxapi_ai.callback(plan.job)
-    held = await waiting
-    assert held["status"] == "succeeded"
-    assert time.monotonic() - begun < 2
+    assert (await waiting)["status"] == "succeeded"
+    assert time.monotonic() - begun < WOKEN_S, "held until its time was over"
 
 
 async def test_a_waiting_get_ends_with_its_time(world: World, service: Service) -> None:
     task, _ = await running(world, service)
     begun = time.monotonic()
     assert (await service.api.task(task["id"], wait=1))["status"] == "running"
-    assert 0.9 < time.monotonic() - begun < 4
+    assert time.monotonic() - begun > 0.9
 
 
 async def test_a_waiting_get_of_a_final_task_is_answered_at_once(world: World, service: Service) -> None:
     task = await succeeded(world, service)
     begun = time.monotonic()
-    await service.api.task(task["id"], wait=30)
-    assert time.monotonic() - begun < 2
+    await service.api.task(task["id"], wait=HELD_S)
+    assert time.monotonic() - begun < WOKEN_S, "held although nothing can change"
 
 
 async def test_the_timeline_tells_what_happened_in_order(world: World, service: Service) -> None:
@@ -238,7 +239,7 @@ async def test_a_queued_task_can_be_canceled_and_is_then_never_sent(world: World
     marker = new_prompt()
     world.acedata.script(marker, callback="success")
     other = await service.api.submit("acedata/flux-dev", marker)
-    assert (await service.api.finished(other["id"], 30))["status"] == "succeeded"
+    assert (await service.api.finished(other["id"]))["status"] == "succeeded"
     assert prompt not in world.acedata.plans
 
 
@@ -474,8 +475,8 @@ async def test_a_callback_address_is_not_opened_by_a_bearer_key(service: Service
 
 async def test_a_client_is_not_held_by_a_provider_that_hangs(world: World, service: Service) -> None:
     prompt = new_prompt()
-    world.fluxapi_org.script(prompt, submit=[hang()])
-    begun = time.monotonic()
+    plan = world.fluxapi_org.script(prompt, submit=[hang()])
     task = await service.api.submit("fluxapi-org/flux-dev", prompt)
-    assert time.monotonic() - begun < 2
     assert task["status"] not in FINAL
+    await until(lambda: plan.submits, what="the submit that hangs")
+    assert (await service.api.task(task["id"]))["status"] not in FINAL

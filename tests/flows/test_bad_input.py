@@ -12,6 +12,7 @@ import pytest_asyncio
 from tests.flows.conftest import World
 from tests.support.api import locations, new_prompt, problem
 from tests.support.service import API_KEY, Service
+from tests.support.wait import patience
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bad input")]
 
@@ -142,7 +143,7 @@ async def test_a_body_of_two_mebibytes_is_too_large(service: Service) -> None:
     head = f"POST /v1/tasks HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {API_KEY}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {2 << 20}\r\n\r\n"
     writer.write(head.encode() + b" " * (2 << 20))
-    async with asyncio.timeout(10):
+    async with patience():
         answer = await reader.readuntil(b"\r\n\r\n")
     writer.transport.abort()
     assert answer.split()[1] == b"413"

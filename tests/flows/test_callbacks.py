@@ -14,7 +14,7 @@ from tests.flows.conftest import World
 from tests.support.api import new_prompt
 from tests.support.service import SECRET_KEY, Service
 from tests.support.upstream import FakeProvider, Plan, accept, kie_signature
-from tests.support.wait import until
+from tests.support.wait import patience, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("callbacks")]
 
@@ -173,7 +173,7 @@ async def test_an_unreadable_callback_is_refused_and_the_task_polled_at_once(
     task, plan = await running(service, fake, poll=["success"])
     lines = len(await service.api.timeline(task["id"]))
     assert (await fake.callback(plan.job, body=body)).status == 400
-    after = await service.api.finished(task["id"], timeout=8)
+    after = await service.api.finished(task["id"])
     assert (after["status"], after["tracking"]["via"]) == ("succeeded", "poll")
     assert len(await service.api.timeline(task["id"])) > lines
 
@@ -187,7 +187,7 @@ async def test_another_tasks_id_in_the_body_is_a_conflict_and_the_task_is_polled
     other, stranger = await running(service, fake)
     body = fake.callback_body(stranger.job, "failed")
     assert (await fake.callback(plan.job, body=body)).status == 409
-    assert (await service.api.finished(task["id"], timeout=8))["tracking"]["via"] == "poll"
+    assert (await service.api.finished(task["id"]))["tracking"]["via"] == "poll"
     assert (await service.api.task(other["id"]))["status"] == "running"
 
 
@@ -236,7 +236,7 @@ async def post_large(url: str, size: int, declared: bool) -> int:
     )
     try:
         writer.write(head.encode() + (b"" if declared else chunked))
-        async with asyncio.timeout(10):
+        async with patience():
             status_line = await reader.readline()
     finally:
         writer.transport.abort()
@@ -362,7 +362,7 @@ async def test_a_confirmed_callback_ends_the_task_by_what_the_poll_says(
     task, plan = await running(confirming_service, fake, poll=["success"])
     body = fake.callback_body(plan.job, "failed")
     assert (await fake.callback(plan.job, body=body)).status == 200
-    after = await confirming_service.api.finished(task["id"], timeout=8)
+    after = await confirming_service.api.finished(task["id"])
     assert after["status"] == "succeeded"
     assert after["result"]["images"][0]["url"] == fake.image_url(plan.job)
     assert len(plan.poll_requests) == 1

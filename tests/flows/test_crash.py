@@ -56,7 +56,7 @@ async def test_a_task_that_was_stored_but_not_sent_is_sent_once_after_the_restar
     await service.kill()
     service.command = "serve"
     await service.restart()
-    task = await service.api.finished(task["id"], 30)
+    task = await service.api.finished(task["id"])
     assert task["status"] == "succeeded"
     assert len(plan.submits) == 1
     await service.close()
@@ -92,7 +92,7 @@ async def test_a_task_killed_before_its_submit_was_answered_ends_unconfirmed_wit
     await until(lambda: all(plan.submits for plan in plans.values()))
     await service.restart()
     for provider, task_id in ids.items():
-        task = await service.api.finished(task_id, 20)
+        task = await service.api.finished(task_id)
         assert (task["status"], task["error"]["code"]) == ("failed", "submit_unconfirmed"), provider
         assert len(await service.api.finals(task_id)) == 1
     assert {provider: len(plan.submits) for provider, plan in plans.items()} == dict.fromkeys(plans, 1)
@@ -176,7 +176,7 @@ async def test_a_retry_that_was_scheduled_comes_after_the_restart(world: World) 
 
     await until(recorded, what="the first attempt")
     await service.restart()
-    await until(lambda: len(subscriber.received) == 2, timeout=15)
+    await until(lambda: len(subscriber.received) == 2)
     assert subscriber.received[1].at - subscriber.received[0].at > 1.2
     assert len({one.id for one in subscriber.received}) == 1
     await service.close()
@@ -272,8 +272,8 @@ async def test_web_and_worker_are_two_processes_on_one_database(world: World) ->
     await web.api.endpoint(subscriber.url)
     fake.script(prompt, callback="success")
     task = await web.api.submit(MODEL, prompt)
-    assert (await web.api.finished(task["id"], 30))["status"] == "succeeded"
-    await until(lambda: subscriber.of(task["id"]), 20)
+    assert (await web.api.finished(task["id"]))["status"] == "succeeded"
+    await until(lambda: subscriber.of(task["id"]))
     assert (await worker.terminate()).code == 0
     assert (await web.terminate()).code == 0
 
@@ -282,7 +282,7 @@ async def test_a_delivery_killed_while_the_subscriber_held_it_is_sent_again_unde
     held: tuple[Subscriber, str],
 ) -> None:
     subscriber, secret = held
-    await until(lambda: len(subscriber.received) == 2, timeout=60, what="the event a second time")
+    await until(lambda: len(subscriber.received) == 2, what="the event a second time")
     assert len({one.id for one in subscriber.received}) == 1
     for one in subscriber.received:
         assert one.verify(secret)["type"] == "task.succeeded"

@@ -10,7 +10,7 @@ from tests.flows.conftest import World
 from tests.support.api import new_prompt
 from tests.support.service import API_KEY
 from tests.support.upstream import Plan
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("overload")]
 
@@ -24,12 +24,15 @@ async def test_a_burst_of_ten_times_the_capacity_loses_nothing_that_was_answered
     answers: list[httpx.Response] = []
     headers = {"Authorization": f"Bearer {API_KEY}"}
     limits = httpx.Limits(max_connections=CAPACITY * 10)
-    async with httpx.AsyncClient(base_url=service.url, headers=headers, limits=limits, trust_env=False) as client:
+    client = httpx.AsyncClient(
+        base_url=service.url, headers=headers, limits=limits, timeout=PATIENCE_S, trust_env=False
+    )
+    async with client:
 
         async def caller(number: int) -> None:
             for round_ in range(5):
                 body = {"model": "acedata/flux-dev", "input": {"prompt": new_prompt(f"{number}-{round_}")}}
-                answers.append(await client.post("/v1/tasks", json=body, timeout=30))
+                answers.append(await client.post("/v1/tasks", json=body))
 
         await asyncio.gather(*(caller(number) for number in range(CAPACITY * 10)))
     counts = Counter(reply.status_code for reply in answers)
@@ -44,8 +47,8 @@ async def test_a_burst_of_ten_times_the_capacity_loses_nothing_that_was_answered
         except AssertionError:  # the callbacks take all the places
             return False
 
-    await until(all_ended, 30, "an event for each task that was accepted")
-    await until(lambda: all(is_taken(plan) for plan in fake.plans.values()), 30, "no callback takes a place any more")
+    await until(all_ended, what="an event for each task that was accepted")
+    await until(lambda: all(is_taken(plan) for plan in fake.plans.values()), what="no callback takes a place any more")
     stored = {task["id"]: task["status"] for task in await service.api.pages("/v1/tasks", limit=100)}
     assert stored.keys() == accepted and set(stored.values()) == {"succeeded"}
     assert service.log().count("request.unavailable") <= 20, "one line for each would be a flood"

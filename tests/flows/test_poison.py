@@ -38,13 +38,13 @@ async def test_broken_rows_are_parked_shown_and_retried_while_others_are_worked_
     good = [(await service.api.submit(MODEL, new_prompt()))["id"] for _ in range(5)]
     for task_id in good:
         assert (await service.api.finished(task_id))["status"] == "succeeded"
-    await until(lambda: {one.task_id for one in subscriber.received} >= set(good), 15)
+    await until(lambda: {one.task_id for one in subscriber.received} >= set(good))
 
     async def parked() -> bool:
         found = await faults(service)
         return all(found.get(row_id, {}).get("parked_at") for row_id in (stopped, broken["id"]))
 
-    await until(parked, 40, "both parked")
+    await until(parked, what="both parked")
     ready = await service.client.get("/readyz")
     assert ready.status_code == 200 and "Parked" in ready.json()["checks"]["faults"]["note"]
     assert "taskhook_parked_rows 2.0" in (await service.client.get("/metrics")).text

@@ -45,12 +45,12 @@ async def circuit(service: Service, provider: str) -> dict[str, Any]:
     return view["circuit"]
 
 
-async def in_circuit(service: Service, provider: str, *states: str, timeout: float = 20) -> dict[str, Any]:
+async def in_circuit(service: Service, provider: str, *states: str) -> dict[str, Any]:
     async def there() -> dict[str, Any] | None:
         found = await circuit(service, provider)
         return found if found["state"] in states else None
 
-    return await until(there, timeout, f"{provider} {states}")
+    return await until(there, what=f"{provider} {states}")
 
 
 async def tracked(service: Service, fake: FakeProvider, count: int) -> list[str]:
@@ -75,10 +75,10 @@ async def test_an_answer_that_says_nothing_counts_against_the_account_and_a_good
         return least <= (await circuit(service, "flux-context"))["failures"] <= most
 
     try:
-        await until(lambda: failures(2, OPENS_AFTER), 10, "failures counted")
+        await until(lambda: failures(2, OPENS_AFTER), what="failures counted")
     finally:
         fake.down = None
-    await until(lambda: failures(0, 0), 20, "failures cleared")
+    await until(lambda: failures(0, 0), what="failures cleared")
     for job in fake.jobs.values():
         job.state = "success"
     assert (await service.api.finished(task_id))["status"] == "succeeded"
@@ -124,10 +124,10 @@ async def test_a_provider_that_cannot_be_reached_fails_no_task(world: World, ser
     assert 'taskhook_account_circuit_open{provider="fluxapi-ai"} 1.0' in metrics
     await fake.server.listen()
     for task_id in ids:
-        assert (await service.api.finished(task_id, 40))["status"] == "succeeded"
+        assert (await service.api.finished(task_id))["status"] == "succeeded"
     assert (await circuit(service, "fluxapi-ai"))["state"] == "closed"
     assert {len(plan.submits) for plan in fake.plans.values()} == {1}
-    await until(lambda: "account.closed" in service.log(), 5)
+    await until(lambda: "account.closed" in service.log())
 
 
 async def test_the_deadline_holds_while_the_circuit_is_open(world: World, service: Service) -> None:
@@ -138,8 +138,8 @@ async def test_the_deadline_holds_while_the_circuit_is_open(world: World, servic
     first = [(await service.api.submit("acedata/flux-dev", prompt, timeout_s=6))["id"] for prompt in prompts]
     await in_circuit(service, "acedata", "open")
     late = (await service.api.submit("acedata/flux-dev", new_prompt(), timeout_s=2))["id"]
-    task = await service.api.finished(late, 5)
+    task = await service.api.finished(late)
     assert (task["status"], task["tracking"]["via"]) == ("failed", "deadline")
     for task_id in first:
-        await service.api.finished(task_id, 30)
+        await service.api.finished(task_id)
     assert len(await service.api.finals(late)) == 1

@@ -50,9 +50,9 @@ def script(fake: FakeProvider, outcome: str, prompt: str, **rest: Any) -> Plan:
     return fake.script(prompt, **rest)
 
 
-async def run(service: Service, fake: FakeProvider, prompt: str, timeout: float = 15, **rest: Any) -> dict[str, Any]:
+async def run(service: Service, fake: FakeProvider, prompt: str, **rest: Any) -> dict[str, Any]:
     task = await service.api.submit(f"{fake.provider}/{fake.default_model}", prompt, **rest)
-    return await service.api.finished(task["id"], timeout)
+    return await service.api.finished(task["id"])
 
 
 async def has_one_event(service: Service, everything: Subscriber, task: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ async def test_a_submit_that_was_throttled_twice_succeeds_at_the_third(
 ) -> None:
     fake, prompt = world.fakes[provider], new_prompt()
     plan = script(fake, "success", prompt, submit=[throttle("1"), throttle("1"), accept()])
-    task = await run(service, fake, prompt, timeout=60)
+    task = await run(service, fake, prompt)
     assert task["status"] == "succeeded"
     times = [request.at for request in plan.submits]
     assert len(times) == 3
@@ -190,7 +190,7 @@ async def test_a_provider_that_cannot_be_reached_is_tried_again(world: World, se
     task = await service.api.submit(f"{provider}/{fake.default_model}", prompt)
     await until(lambda: _line(service, task["id"], "submit"), what="a submit in the timeline")
     await fake.server.listen()
-    task = await service.api.finished(task["id"], 30)
+    task = await service.api.finished(task["id"])
     assert task["status"] == "succeeded"
     assert len(plan.submits) == 1
 
@@ -240,7 +240,7 @@ async def test_an_unconfirmed_submit_is_sent_again_for_a_caller_who_asked_for_it
 ) -> None:
     fake, prompt = world.fluxapi_ai, new_prompt()
     plan = fake.script(prompt, submit=[reset(), accept()], callback="success")
-    task = await run(service, fake, prompt, timeout_s=30, timeout=40, on_unconfirmed="resubmit")
+    task = await run(service, fake, prompt, timeout_s=60, on_unconfirmed="resubmit")
     assert task["status"] == "succeeded"
     assert len(plan.submits) == 2
 
@@ -388,7 +388,7 @@ async def test_a_poll_that_goes_wrong_does_not_fail_the_task(
 ) -> None:
     fake, prompt = world.fakes[provider], new_prompt()
     plan = fake.script(prompt, poll=[bad, "success"])
-    task = await run(service, fake, prompt, timeout=30)
+    task = await run(service, fake, prompt)
     assert (task["status"], task["tracking"]["via"]) == ("succeeded", "poll")
     assert len(plan.poll_requests) == 2
 

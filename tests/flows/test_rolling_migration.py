@@ -59,7 +59,7 @@ async def test_both_versions_serve_while_one_changes_the_schema(world: World, tm
         assert "9002_index" in new.log()
         using.append(asyncio.create_task(use([old, new])))
         count = len(accepted)
-        await until(lambda: len(accepted) > count + 15, 30)
+        await until(lambda: len(accepted) > count + 15)
         stop.set()
         await asyncio.gather(*using)
         await old.terminate()

@@ -20,7 +20,7 @@ from tests.support.process import run_python
 from tests.support.replicas import of_one_process
 from tests.support.service import Service, hurried
 from tests.support.upstream import Plan
-from tests.support.wait import until
+from tests.support.wait import soon, until
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -64,7 +64,7 @@ class Asked:
 
     async def all_ended(self) -> None:
         for task_id in self.accepted:
-            assert (await self.service.api.finished(task_id, 30))["status"] == "succeeded"
+            assert (await self.service.api.finished(task_id))["status"] == "succeeded"
         assert self.service.log().count('"level":"error"') < LOGS_MAX
         assert self.service.log().count('"level":"warning"') < LOGS_MAX
 
@@ -77,7 +77,7 @@ async def red(service: Service) -> None:
     async def not_ready() -> bool:
         return await readyz(service) == 503
 
-    await until(not_ready, 10, "/readyz red")
+    await until(not_ready, what="/readyz red")
 
 
 async def running(service: Service, world: World) -> tuple[dict[str, Any], Plan]:
@@ -103,7 +103,7 @@ async def test_a_locked_database_is_told_at_once_and_heals(world: World, service
         assert await asked.post() == 503
         other.execute("rollback")
     asked.check_refusals()
-    await service.ready(10)
+    await service.ready()
     assert (await world.fluxapi_ai.callback(plan.job)).status == 200
     assert (await service.api.finished(task["id"]))["status"] == "succeeded"
     assert await asked.post() == 202
@@ -127,7 +127,7 @@ async def test_a_disk_that_takes_no_more_loses_nothing_and_heals(world: World, s
     finally:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, lifted)
     asked.check_refusals()
-    await service.ready(15)
+    await service.ready()
     assert (await world.fluxapi_ai.callback(plan.job)).status == 200
     assert await asked.post() == 202
     await asked.all_ended()
@@ -165,7 +165,7 @@ async def test_a_full_disk_loses_nothing_and_heals_when_space_returns(world: Wor
         await red(service)
         asked.check_refusals()
         ballast.unlink()
-        await service.ready(15)
+        await service.ready()
         assert await asked.post() == 202
         await asked.all_ended()
         with closing(sqlite3.connect(disk / "taskhook.db")) as database:
@@ -187,12 +187,11 @@ async def test_a_database_file_that_was_deleted_is_written_back(world: World) ->
     await service.close()
 
 
-async def fails_to_start(service: Service, timeout: float = 15) -> str:
+async def fails_to_start(service: Service) -> str:
     """The one line that it says."""
     await service.launch()
     assert service.process is not None
-    async with asyncio.timeout(timeout):
-        code = await service.process.wait()
+    code = await soon(service.process.wait())
     lines = [line for line in service.log().splitlines() if line]
     assert (code, len(lines)) == (1, 1), (code, lines)
     return lines[0]
@@ -241,7 +240,7 @@ async def test_a_backup_made_under_load_is_restored_by_putting_it_in_place(world
     found = {task["id"]: task for task in await service.api.pages("/v1/tasks")}
     assert before <= found.keys() <= set(asked.accepted)
     for task_id in found:
-        assert (await service.api.finished(task_id, 30))["status"] in FINAL
+        assert (await service.api.finished(task_id))["status"] in FINAL
     assert len(await service.api.finals()) == len(found)
     await service.close()
 

@@ -14,6 +14,7 @@ from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
 from service.providers.base import HttpRequest
 from tests.support.server import Answer, Reply, Request, ScriptedServer
+from tests.support.wait import PATIENCE_S
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -84,7 +85,7 @@ async def script() -> AsyncIterator[Script]:
 
 @pytest.fixture
 async def poster() -> AsyncIterator[Poster]:
-    poster = Poster(Guard(allow_private=True), timeout_s=5)
+    poster = Poster(Guard(allow_private=True), timeout_s=PATIENCE_S)
     yield poster
     await poster.close()
 
@@ -104,5 +105,5 @@ def closed_port() -> int:
         return port
 
 
-def submit(url: str, *, timeout_s: float = 5.0, headers: dict[str, str] | None = None) -> HttpRequest:
+def submit(url: str, *, timeout_s: float = PATIENCE_S, headers: dict[str, str] | None = None) -> HttpRequest:
     return HttpRequest(method="POST", url=url, headers=headers or {}, body=b'{"prompt":"x"}', timeout_s=timeout_s)

@@ -11,6 +11,7 @@ from service.outbound.client import Poster
 from service.outbound.guard import Guard, forbidden_reason
 from service.outbound.resolver import Resolver
 from tests.outbound.conftest import FakeNames, Script
+from tests.support.wait import PATIENCE_S
 
 PUBLIC = "93.184.215.14"
 REFUSED = "refused: address not public"
@@ -21,7 +22,7 @@ async def guarded() -> AsyncIterator[Callable[[FakeNames], Poster]]:
     opened: list[Poster] = []
 
     def make(names: FakeNames) -> Poster:
-        opened.append(Poster(Guard(allow_private=False, resolver=names), timeout_s=5))
+        opened.append(Poster(Guard(allow_private=False, resolver=names), timeout_s=PATIENCE_S))
         return opened[-1]
 
     yield make

@@ -16,7 +16,7 @@ from service.providers.base import HttpReply, HttpRequest
 from tests.outbound.answers import BOMB, CUT_SHORT, OK, UNREADABLE
 from tests.outbound.conftest import NOW, FakeEnv, FakeNames, Script, submit
 from tests.support.server import Answer, Drip, Endless, Hang, Raw, Reply
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 
 async def test_the_call_arrives_as_given_and_the_answer_comes_back_whole(
@@ -36,7 +36,7 @@ async def test_the_call_arrives_as_given_and_the_answer_comes_back_whole(
 
 
 async def test_a_poll_has_no_body(script: Script, client: ProviderClient) -> None:
-    poll = HttpRequest(method="GET", url=script.url() + "?id=1", headers={}, body=None, timeout_s=5)
+    poll = HttpRequest(method="GET", url=script.url() + "?id=1", headers={}, body=None, timeout_s=PATIENCE_S)
     assert isinstance(await client.send(poll), HttpReply)
     (request,) = script.server.requests
     assert (request.method, request.target, request.raw_body) == ("GET", "/0?id=1", b"")
@@ -75,7 +75,7 @@ async def test_a_tls_handshake_that_hangs_was_not_sent(script: Script, client: P
 
 async def test_no_free_connection_was_not_sent(script: Script) -> None:
     client = ProviderClient(FakeEnv(), limit=1)
-    hanging = asyncio.create_task(client.send(submit(script.url(Hang()), timeout_s=5)))
+    hanging = asyncio.create_task(client.send(submit(script.url(Hang()), timeout_s=PATIENCE_S)))
     await until(lambda: script.server.requests)
     outcome = await client.send(submit(script.url(), timeout_s=0.4))
     assert outcome == NotSent(reason="connect timed out after 0.2 s")

@@ -67,10 +67,10 @@ class Callbacks:
             self.refused.append(answer)
         return answer
 
-    async def taken_again(self, count: int = 20, timeout: float = 30.0) -> None:
+    async def taken_again(self, count: int = 20) -> None:
         """So many more callbacks were answered 200, of whatever task."""
         before = len(self.times)
-        await until(lambda: len(self.times) >= before + count, timeout, "callbacks taken again")
+        await until(lambda: len(self.times) >= before + count, what="callbacks taken again")
 
     def longest_gap_s(self, since: float) -> float:
         """The longest time from then on in which none was taken."""
@@ -92,8 +92,8 @@ async def running(replicas: Replicas, fake: FakeProvider, **rest: Any) -> tuple[
     """A task that its provider has. The provider is asked first, since it costs the service nothing."""
     plan = fake.script(new_prompt(), poll=["success"])
     task = await replicas.api.submit(f"{fake.provider}/{fake.default_model}", plan.prompt, **rest)
-    await until(lambda: plan.jobs, 60, "the task at its provider")
-    await replicas.api.accepted(task["id"], 30)
+    await until(lambda: plan.jobs, what="the task at its provider")
+    await replicas.api.accepted(task["id"])
     return task["id"], plan
 
 
@@ -112,7 +112,7 @@ class Follower:
                 async with self._replicas.api.stream(self.ids[-1] if self.ids else None) as stream:
                     self.opened.append(time.monotonic())
                     while True:
-                        self.ids.append((await stream.next(60)).id)
+                        self.ids.append((await stream.next()).id)
             await asyncio.sleep(0.05)
 
 
@@ -133,7 +133,7 @@ async def followed(replicas: Replicas, count: int) -> AsyncIterator[list[Followe
 async def check_told(followers: list[Follower], told: list[str]) -> None:
     """Each got these events, in this order, none twice."""
     with suppress(AssertionError):
-        await until(lambda: all(one.ids[-1:] == told[-1:] for one in followers), 20)
+        await until(lambda: all(one.ids[-1:] == told[-1:] for one in followers))
     for one in followers:
         assert one.ids == told
 
@@ -152,18 +152,18 @@ async def check_ends(replicas: Replicas, ids: set[str], status: str | None = Non
 
 async def readiness(replicas: Replicas) -> set[int]:
     """What /readyz of each web says."""
-    found = await asyncio.gather(*(web.client.get("/readyz", timeout=10) for web in replicas.webs))
+    found = await asyncio.gather(*(web.client.get("/readyz") for web in replicas.webs))
     return {reply.status_code for reply in found}
 
 
-async def becomes(replicas: Replicas, status: int, timeout: float = 15.0) -> None:
+async def becomes(replicas: Replicas, status: int) -> None:
     async def there() -> bool:
         try:
             return await readiness(replicas) == {status}
         except httpx.TransportError:
             return False
 
-    await until(there, timeout, f"/readyz of both webs {status}")
+    await until(there, what=f"/readyz of both webs {status}")
 
 
 def still_the_same(replicas: Replicas, pids: list[int]) -> bool:

@@ -75,7 +75,7 @@ async def test_two_workers_that_claim_at_once_submit_and_deliver_each_task_once(
     finally:
         for worker in replicas.workers:
             worker.thaw()
-    await until(lambda: len(subscriber.received) >= count, 60, "every event")
+    await until(lambda: len(subscriber.received) >= count, what="every event")
     await check_ends(replicas, {task["id"] for task in made}, "succeeded")
     assert {len(plan.submits) for plan in plans} == {1}
     assert len({one.id for one in subscriber.received}) == len(subscriber.received) == count
@@ -128,7 +128,7 @@ async def test_streams_and_waits_of_a_killed_web_go_on_at_the_other_without_a_ga
     async with followed(replicas, 12) as followers:
         waiting = [asyncio.create_task(waited(replicas, task_id)) for task_id, _ in found[-12:]]
         ending = asyncio.create_task(end_all(replicas, fake, found))
-        await until(lambda: any(len(one.ids) > count // 4 for one in followers), 30, "a part of the events")
+        await until(lambda: any(len(one.ids) > count // 4 for one in followers), what="a part of the events")
         await replicas.webs[0].kill()
         killed_at = time.monotonic()
         await ending
@@ -148,7 +148,7 @@ async def waited(replicas: Replicas, task_id: str) -> dict[str, Any]:
     """A long poll, asked again when its web dies over it."""
     while True:
         with suppress(httpx.TransportError):
-            reply = await replicas.client.get(f"/v1/tasks/{task_id}", params={"wait": 30}, timeout=40)
+            reply = await replicas.client.get(f"/v1/tasks/{task_id}", params={"wait": 30})
             if reply.status_code == 200 and reply.json()["status"] in FINAL:
                 return dict(reply.json())
         await asyncio.sleep(0.05)

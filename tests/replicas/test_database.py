@@ -15,7 +15,7 @@ from tests.support.api import new_prompt
 from tests.support.postgres import Server, Standby, command, make_synchronous, new_server
 from tests.support.proxy import Proxy
 from tests.support.replicas import Replicas
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("replicas database")]
 
@@ -74,7 +74,7 @@ async def replicas(world: World, pair: Pair) -> AsyncIterator[Replicas]:
     yield await world.replicas(ENV, server=pair.primary, through=pair.address).start()
 
 
-async def submitted(world: World, replicas: Replicas, timeout: float = 30.0) -> float:
+async def submitted(world: World, replicas: Replicas) -> float:
     """A task is posted until it is taken; how long until its provider has it, which needs a web and a worker."""
     plan, begun = world.fluxapi_ai.script(new_prompt()), time.monotonic()
 
@@ -82,8 +82,8 @@ async def submitted(world: World, replicas: Replicas, timeout: float = 30.0) -> 
         reply = await replicas.api.post_task("fluxapi-ai/flux-kontext-pro", plan.prompt, key=plan.prompt)
         return reply.status_code in (200, 202)
 
-    await until(taken, timeout, "a task taken")
-    await until(lambda: plan.submits, timeout, "the task at its provider")
+    await until(taken, what="a task taken")
+    await until(lambda: plan.submits, what="the task at its provider")
     assert len(plan.submits) == 1
     return time.monotonic() - begun
 
@@ -99,14 +99,14 @@ async def test_a_database_that_restarts_is_told_as_503_and_everything_heals_by_i
         gone_at = time.monotonic()
         await becomes(replicas, 503)
         red_s = time.monotonic() - gone_at
-        await until(lambda: time.monotonic() - gone_at > AWAY_S and len(load.refused) > 10, AWAY_S + 20)
+        await until(lambda: time.monotonic() - gone_at > AWAY_S and len(load.refused) > 10, AWAY_S + PATIENCE_S)
         assert (await replicas.client.get("/v1/tasks")).status_code == 503
         await asyncio.to_thread(pair.primary.start)
         back_at = time.monotonic()
         _, task_s = await asyncio.gather(becomes(replicas, 200), submitted(world, replicas))
         await load.taken_again(1)
         taken_s = min(at for at in load.times if at > back_at) - back_at
-        await until(lambda: load.taken == load.plans.keys(), 60, "every callback taken")
+        await until(lambda: load.taken == load.plans.keys(), what="every callback taken")
     load.check_refusals()
     await load.check()
     assert still_the_same(replicas, pids)
@@ -129,7 +129,7 @@ async def test_connections_that_are_cut_again_and_again_lose_no_answer(
             else:
                 await command(pair.primary, CUT)
         await load.taken_again()
-        await until(lambda: load.taken == load.plans.keys(), 60, "every callback taken")
+        await until(lambda: load.taken == load.plans.keys(), what="every callback taken")
     await becomes(replicas, 200)
     load.check_refusals()
     await load.check()
@@ -145,12 +145,12 @@ async def test_a_callback_that_no_standby_has_is_not_answered_200(world: World, 
     (task_id,) = load.plans
     await pair.stop_standby()
     waiting = asyncio.create_task(load.send(task_id))
-    await until(lambda: cut_waiting(pair.primary), 10, "a commit that waits for the standby, cut off")
+    await until(lambda: cut_waiting(pair.primary), what="a commit that waits for the standby, cut off")
     assert (await waiting).status == 503
     assert await has_ended(pair.primary, replicas, task_id)
     await pair.start_standby()
     begun = time.monotonic()
-    await until(lambda: taken(load, task_id), 30, "the callback taken")
+    await until(lambda: taken(load, task_id), what="the callback taken")
     print(f"taken {time.monotonic() - begun:.2f} s after the standby was there again")
     await load.check()
 
@@ -184,13 +184,13 @@ async def test_what_was_answered_before_a_failover_is_there_after_it(
     load, pids = Callbacks(replicas, world.fluxapi_ai), pids_of(replicas)
     await load.prepare(50 * TIMES)
     async with load.sent():
-        await until(lambda: len(load.taken) > 20, 30, "some taken before")
+        await until(lambda: len(load.taken) > 20, what="some taken before")
         took_s = await pair.fail_over()
         before, at = len(load.taken), time.monotonic()
         task_s = await submitted(world, replicas)
         await load.taken_again(1)
         first_s = min(one for one in load.times if one > at) - at
-        await until(lambda: load.taken == load.plans.keys(), 60, "every callback taken")
+        await until(lambda: load.taken == load.plans.keys(), what="every callback taken")
     await becomes(replicas, 200)
     load.check_refusals()
     await load.check()

@@ -61,10 +61,10 @@ async def test_a_rolling_restart_under_load_fails_no_request_and_loses_nothing(w
     await replicas.api.endpoint(subscriber.url, max_in_flight=50)
     async with followed(replicas, 4) as followers:
         callers, stops = await roll(replicas)
-        await until(lambda: all_ended(replicas), 45, "every task ended")
+        await until(lambda: all_ended(replicas), what="every task ended")
         await check_ends(replicas, set(callers.accepted), "succeeded")
         await check_told(followers, [event["id"] for event in await replicas.api.events()])
-    await until(lambda: {one.task_id for one in subscriber.received} >= set(callers.accepted), 60, "every event")
+    await until(lambda: {one.task_id for one in subscriber.received} >= set(callers.accepted), what="every event")
     plans = [plan for fake in world.fakes.values() for plan in fake.plans.values()]
     callbacks = Counter(answer.status for plan in plans for answer in plan.callback_answers)
     repeated = len(subscriber.received) - len({one.id for one in subscriber.received})
@@ -84,8 +84,8 @@ async def roll(replicas: Replicas) -> tuple[Callers, list[Stopped]]:
     posting = [asyncio.create_task(callers.post()) for _ in range(CALLERS)]
     for one in replicas.all * TIMES:
         seen = len(callers.accepted)
-        await until(lambda seen=seen: len(callers.accepted) > seen + 10, 30, "some requests")
-        stops.append(await one.terminate(GRACE_S + 5))
+        await until(lambda seen=seen: len(callers.accepted) > seen + 10, what="some requests")
+        stops.append(await one.terminate())
         await one.start()
     callers.stopped = True
     await asyncio.gather(*posting)

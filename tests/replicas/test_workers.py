@@ -19,13 +19,13 @@ from tests.support.replicas import Replicas
 from tests.support.server import Hang, Reply
 from tests.support.service import Service
 from tests.support.upstream import accept, answer, hang
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("replicas workers")]
 
 MODEL = "fluxapi-ai/flux-kontext-pro"
 LEASE_S = None if os.environ.get("REPLICAS_LEASES") == "real" else 3.0
-PATIENCE_S = 15 if LEASE_S else 150
+LEASE_OVER_S = PATIENCE_S if LEASE_S else 150
 """Longer than any lease."""
 LIMIT = 10
 """Submits a second of one account."""
@@ -70,7 +70,7 @@ async def has_line(replicas: Replicas, task_id: str, kind: str) -> None:
     async def there() -> bool:
         return any(line["type"] == kind for line in await replicas.api.timeline(task_id))
 
-    await until(there, PATIENCE_S, f"{kind} in the timeline of {task_id}")
+    await until(there, LEASE_OVER_S, f"{kind} in the timeline of {task_id}")
 
 
 async def test_what_a_killed_worker_held_is_taken_over_by_the_other(world: World, replicas: Replicas) -> None:
@@ -88,7 +88,7 @@ async def test_what_a_killed_worker_held_is_taken_over_by_the_other(world: World
     killed_at = time.monotonic()
     await asyncio.gather(*(api.accepted(task_id) for task_id in untouched))
     untouched_s = time.monotonic() - killed_at
-    await until(lambda: len(subscriber.of(done["id"])) == 2, PATIENCE_S, "the event a second time")
+    await until(lambda: len(subscriber.of(done["id"])) == 2, LEASE_OVER_S, "the event a second time")
     held_s = time.monotonic() - killed_at
     await has_line(replicas, unanswered["id"], "submit.unconfirmed")
     unconfirmed_s = time.monotonic() - killed_at
@@ -132,7 +132,7 @@ async def test_a_worker_that_stood_still_takes_back_nothing_of_what_the_other_di
         first.freeze()
     frozen_at = time.monotonic()
     try:
-        await until(lambda: len(plan.submits) == 2, PATIENCE_S, "sent again by the other")
+        await until(lambda: len(plan.submits) == 2, LEASE_OVER_S, "sent again by the other")
         print(f"its submit, which may be sent again: after {time.monotonic() - frozen_at:.1f} s")
     finally:
         first.thaw()
@@ -156,7 +156,7 @@ async def test_a_worker_that_stood_still_over_a_delivery_overwrites_no_success(
         first.freeze()
     frozen_at = time.monotonic()
     try:
-        await until(lambda: len(subscriber.received) == 2, PATIENCE_S, "sent again by the other")
+        await until(lambda: len(subscriber.received) == 2, LEASE_OVER_S, "sent again by the other")
         print(f"its delivery: after {time.monotonic() - frozen_at:.1f} s")
         (delivery,) = await until(lambda: api.deliveries(task_id=task["id"], status="succeeded"))
     finally:
@@ -165,7 +165,7 @@ async def test_a_worker_that_stood_still_over_a_delivery_overwrites_no_success(
     async def both_told() -> bool:
         return len((await api.delivery(delivery["id"]))["attempts"]) == 2
 
-    await until(both_told, 10, "the late attempt written down")
+    await until(both_told, what="the late attempt written down")
     assert (await api.delivery(delivery["id"]))["status"] == "succeeded"
     assert len(subscriber.received) == 2
     await api.client.delete(f"/v1/endpoints/{endpoint['id']}")
@@ -175,12 +175,12 @@ async def test_the_limit_of_submits_holds_over_both_workers(world: World, replic
     fake, count = world.acedata, 4 * LIMIT
     plans = [fake.script(new_prompt(), callback="success", callback_tries=10) for _ in range(count)]
     made = await asyncio.gather(*(replicas.api.submit("acedata/flux-dev", plan.prompt) for plan in plans))
-    await until(lambda: all(plan.submits for plan in plans), 30, "every task submitted")
+    await until(lambda: all(plan.submits for plan in plans), what="every task submitted")
     times = sorted(plan.submits[0].at for plan in plans)
     assert {len(plan.submits) for plan in plans} == {1}
     print(f"{count} submits at {LIMIT} a second took {times[-1] - times[0]:.1f} s")
     assert times[-1] - times[0] > (count / LIMIT - 1) * 0.75, "more than the account allows"  # both: a third of it
-    await asyncio.gather(*(replicas.api.finished(task["id"], 30) for task in made))
+    await asyncio.gather(*(replicas.api.finished(task["id"]) for task in made))
 
 
 async def test_the_limit_of_tasks_in_flight_holds_over_both_workers(world: World, replicas: Replicas) -> None:
@@ -211,9 +211,9 @@ async def test_a_circuit_that_one_worker_opened_holds_the_other_back(world: Worl
         found = (await replicas.client.get("/v1/providers")).json()["data"]
         return next(one for one in found if one["id"] == "fluxapi-org")["circuit"]["state"] == "open"
 
-    await until(opened, 15, "the circuit open")
+    await until(opened, what="the circuit open")
     before = len(fake.server.requests)
-    await until(lambda: len(fake.server.requests) > before, 15, "a probe")
+    await until(lambda: len(fake.server.requests) > before, what="a probe")
     await asyncio.sleep(0.7)  # in which the other would try it, too
     probes = len(fake.server.requests) - before
     print(f"{before} calls until it opened, {probes} probe in the first rest")
@@ -240,7 +240,7 @@ async def test_a_worker_that_is_cut_off_from_the_database_sends_nothing_twice(
     finally:
         cable.point_to(*database)
     back_at = time.monotonic()
-    accepted = await api.accepted(task["id"], 40)
+    accepted = await api.accepted(task["id"])
     print(f"told {time.monotonic() - back_at:.1f} s after the worker had the database again")
     assert accepted["provider_task_id"] == plan.job.id
     assert (len(plan.submits), len(later.submits)) == (1, 1)

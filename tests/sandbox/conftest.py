@@ -16,7 +16,7 @@ from starlette.routing import Mount
 
 from service.sandbox.app import Sandbox
 from tests.support.server import Reply, Request, ScriptedServer
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 JOB_SECONDS = 0.02
 
@@ -166,7 +166,7 @@ async def open_world(**settings: Any) -> AsyncIterator[World]:
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/sandbox"
     sandbox = Sandbox(base_url, **{"job_seconds": JOB_SECONDS} | settings)
     app = Starlette(routes=[Mount("/sandbox", sandbox.app)])
-    client = httpx.AsyncClient(headers={"Authorization": "Bearer any"}, verify=False)
+    client = httpx.AsyncClient(headers={"Authorization": "Bearer any"}, verify=False, timeout=PATIENCE_S)
     async with Inbox() as inbox, _serve(app, listener), client:
         try:
             yield World(base_url, client, inbox, sandbox)

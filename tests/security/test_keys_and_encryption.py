@@ -11,7 +11,7 @@ from tests.flows.conftest import World
 from tests.support.api import new_prompt, problem
 from tests.support.process import Ended, run_python
 from tests.support.service import API_KEY, SIGNING_SECRET, Service
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("keys")]
 
@@ -30,7 +30,7 @@ async def taskhook(service: Service, *arguments: str, **env: str) -> Ended:
 
 
 async def status_of(url: str, key: str) -> int:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
         return (await client.get(f"{url}/v1/tasks", headers={"Authorization": f"Bearer {key}"})).status_code
 
 
@@ -51,7 +51,7 @@ async def test_a_key_is_made_used_listed_and_revoked_on_all_replicas(world: Worl
     async def refused() -> bool:
         return [await status_of(url, key) for url in (service.url, other.url)] == [401, 401]
 
-    await until(refused, 5, "both replicas refuse the key")
+    await until(refused, what="both replicas refuse the key")
     await other.terminate()
 
 
@@ -112,7 +112,7 @@ async def test_what_no_key_opens_is_told_by_name_and_stops_nothing_else(world: W
     assert done.code == 1
     assert "TASKHOOK_SECRET_KEYS" in done.err
     await service.restart({"TASKHOOK_SECRET_KEYS": f"a-key-that-came-without-the-others,{NEW},{OLD}"})
-    await until(lambda: lost.of(task["id"]), 30, "delivered once the key is back")
+    await until(lambda: lost.of(task["id"]), what="delivered once the key is back")
 
 
 async def test_what_is_stored_in_the_clear_from_before_is_encrypted_by_the_rotation(service: Service) -> None:

@@ -28,7 +28,7 @@ from tests.security.test_secrets_stay_secret import (
     start,
 )
 from tests.support.collector import Collector
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("canaries")]
 
@@ -66,7 +66,9 @@ async def drive_pages(told: Told) -> None:
     """Every page there is, for every id there is, and those forms whose answer shows what came of them."""
     service, same_site = told.run.service, {"Sec-Fetch-Site": "same-origin"}
     ids = await ids_of(service.api)
-    async with httpx.AsyncClient(base_url=service.url, headers=same_site, timeout=30, trust_env=False) as browser:
+    async with httpx.AsyncClient(
+        base_url=service.url, headers=same_site, timeout=PATIENCE_S, trust_env=False
+    ) as browser:
         told.door = (await browser.get("/")).text + (await browser.post("/sign-in", data={"key": HEADER})).text
         assert (await browser.post("/sign-in", data={"key": API_KEY})).status_code == 303
         for page in PAGES:

@@ -222,7 +222,7 @@ async def drive_providers(world: World, run: Run) -> None:
     async def all_final() -> bool:
         return not await api.pages("/v1/tasks", status="running") and not await api.pages("/v1/tasks", status="queued")
 
-    await until(all_final, 15)
+    await until(all_final)
 
 
 async def drive_callbacks(world: World, run: Run) -> None:

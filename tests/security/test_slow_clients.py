@@ -20,7 +20,7 @@ from service.web.errors import ClientGone
 from tests.security.raw import hear, send
 from tests.support.env import FakeEnv
 from tests.support.service import Service, free_port
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 LIMITS = Limits(connections=50, head_s=0.3, body_s=0.5, write_s=0.5, linger_s=0.2)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
@@ -180,7 +180,7 @@ async def test_hundreds_of_slow_clients_hold_up_nobody(tmp_path: Path) -> None:
     async with Site(Limits(connections=600, head_s=1.0, linger_s=0.2)).serve() as site:
         dripping = [asyncio.create_task(drip(site.port, GET, b"X: a\r\n")) for _ in range(400)]
         await until(lambda: site.connections == 400)
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
             times = []
             for _ in range(20):
                 begun = time.monotonic()
@@ -214,6 +214,6 @@ async def test_the_service_never_runs_out_of_files(tmp_path: Path) -> None:
 
 async def _answers(service: Service) -> bool:
     try:
-        return (await service.client.get("/healthz", timeout=2)).status_code == 200
+        return (await service.client.get("/healthz")).status_code == 200
     except httpx.TransportError:
         return False

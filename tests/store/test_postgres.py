@@ -32,7 +32,7 @@ from tests.support.factory import CALLS_BACK, make_delivery, make_endpoint, make
 from tests.support.pooler import find_pooler, pooler
 from tests.support.postgres import command, database, shared_server
 from tests.support.proxy import Proxy as Cable
-from tests.support.wait import until
+from tests.support.wait import soon, until
 
 
 @asynccontextmanager
@@ -102,7 +102,7 @@ async def test_a_row_that_another_process_works_on_is_left_out_and_nobody_waits(
         locked = min(await tasks_of(first))
         async with first.driver.transaction() as session:
             await session.fetch(f"select 1 from tasks where id = ? {first.driver.for_update}", (locked,))
-            found = await asyncio.wait_for(claim(second), 2)
+            found = await soon(claim(second))
         assert {task.id for task in found.tasks} == await tasks_of(first) - {locked}
 
 
@@ -161,7 +161,7 @@ async def test_transactions_that_wait_for_each_other_are_tried_again(url: str) -
 
             return store.writer.run(work)
 
-        await asyncio.wait_for(asyncio.gather(cross(first, ids), cross(second, ids[::-1])), 10)
+        await soon(asyncio.gather(cross(first, ids), cross(second, ids[::-1])))
 
 
 async def test_an_endpoint_that_is_disabled_gets_nothing_from_another_process_afterwards(url: str) -> None:
@@ -190,7 +190,7 @@ async def test_a_process_that_stands_still_in_a_transaction_loses_it(url: str, m
 
         frozen = asyncio.create_task(first.writer.run(stand_still))
         await entered.wait()
-        await asyncio.wait_for(publish(second, 1), 3)
+        await soon(publish(second, 1))
         go_on.set()
         await frozen
         assert [event.seq for event in await second.reads.events_after(0, 10)] == [1, 2]
@@ -208,7 +208,7 @@ async def test_a_reader_that_follows_the_stream_never_passes_a_gap_that_is_fille
             for _ in range(20):
                 await asyncio.gather(*(publish(store, 1) for _ in range(10)))
 
-        await asyncio.wait_for(asyncio.gather(follow(), write(first), write(second)), 30)
+        await soon(asyncio.gather(follow(), write(first), write(second)))
         assert seen == list(range(1, 401))
 
 

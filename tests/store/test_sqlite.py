@@ -25,7 +25,7 @@ from tests.store.conftest import Store, open_store
 from tests.store.test_claims import create, publish, put, subscribe
 from tests.support.env import FakeEnv
 from tests.support.factory import make_task
-from tests.support.wait import until
+from tests.support.wait import soon, until
 
 ALL = (TaskFilter(), 1000, None)
 
@@ -73,7 +73,7 @@ async def test_a_start_waits_for_another_that_makes_the_same_new_file(file: Path
         await asyncio.sleep(0.1)
         assert not opening.done()
         other.execute("commit")
-        await asyncio.wait_for(opening, 5)
+        await soon(opening)
         assert other.execute("pragma journal_mode").fetchone() == ("wal",)
         await driver.close()
 
@@ -240,7 +240,7 @@ async def test_erased_text_is_in_no_file_of_the_database(store: Store, file: Pat
         path = Path(f"{file}{journal}")
         return not path.exists() or b"quokka" not in path.read_bytes()
 
-    await until(gone, 2)
+    await until(gone)
 
 
 # --- news of other processes ------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from service.core.times import after, to_ms
 from service.store.batch import Batch, Keys
 from tests.store.conftest import Store
 from tests.support.factory import CALLS_BACK, make_endpoint, make_task, picture
+from tests.support.wait import soon
 
 
 async def put(store: Store, change: Change) -> Change:
@@ -151,7 +152,7 @@ async def test_waiters_are_woken_after_the_commit(store: Store) -> None:
     task = make_task(store.env)
     with store.bus.subscribed(task.id) as bell:
         await put(store, lifecycle.cancel(task, store.env))
-        await asyncio.wait_for(bell.wait(None), 1)
+        await soon(bell.wait(None))
 
 
 async def test_who_asks_while_it_stops_is_refused_at_once_and_what_waited_is_written(store: Store) -> None:
@@ -161,6 +162,6 @@ async def test_who_asks_while_it_stops_is_refused_at_once_and_what_waited_is_wri
     stopping = asyncio.create_task(store.writer.stop())
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
-        await asyncio.wait_for(put(store, lifecycle.create(make_task(store.env), store.env)), 5)
+        await soon(put(store, lifecycle.create(make_task(store.env), store.env)))
     await asyncio.gather(waiting, stopping)
     assert (await store.reads.get_task(task.id)).id == task.id

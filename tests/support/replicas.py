@@ -16,6 +16,7 @@ from tests.support.postgres import Server, command
 from tests.support.proxy import Proxy
 from tests.support.service import API_KEY, Service, Stopped
 from tests.support.upstream import FakeProvider
+from tests.support.wait import PATIENCE_S
 
 ON_REPLICAS = os.environ.get("FLOWS_ON") == "replicas"
 """Set by `make flows-on-replicas`: each service of a flow is then these four processes."""
@@ -70,7 +71,7 @@ class Replicas:
         self.client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {API_KEY}"},
-            timeout=20,
+            timeout=PATIENCE_S,
             trust_env=False,
             limits=httpx.Limits(max_connections=200, max_keepalive_connections=0),
         )
@@ -100,15 +101,15 @@ class Replicas:
             self._before_launch = None
         await asyncio.gather(*(one.launch() for one in self.all))
 
-    async def ready(self, timeout: float = 60.0) -> None:
-        await asyncio.gather(*(one.ready(timeout) for one in self.all))
+    async def ready(self) -> None:
+        await asyncio.gather(*(one.ready() for one in self.all))
 
     async def kill(self) -> None:
         await asyncio.gather(*(one.kill() for one in self.all))
 
-    async def terminate(self, timeout: float = 30.0) -> Stopped:
+    async def terminate(self, at_most_s: float = PATIENCE_S) -> Stopped:
         begun = time.monotonic()
-        ended = await asyncio.gather(*(one.terminate(timeout) for one in self.all))
+        ended = await asyncio.gather(*(one.terminate(at_most_s) for one in self.all))
         return Stopped(max(one.code for one in ended), time.monotonic() - begun)
 
     async def restart(self, env: dict[str, str] | None = None) -> None:

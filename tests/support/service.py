@@ -17,7 +17,7 @@ import httpx
 from tests.support.api import Api
 from tests.support.process import COMMON, INHERITED, Process, start_python
 from tests.support.upstream import FakeProvider
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 API_KEY = "test-api-key-" + secrets.token_hex(8)
 SECRET_KEY = "test-secret-key-" + secrets.token_hex(16)
@@ -88,7 +88,7 @@ class Service:
         self.client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {API_KEY}"},
-            timeout=20,
+            timeout=PATIENCE_S,
             trust_env=False,
             limits=httpx.Limits(max_connections=200),
         )
@@ -118,7 +118,7 @@ class Service:
                 stderr=log,
             )
 
-    async def ready(self, timeout: float = 60.0) -> None:
+    async def ready(self) -> None:
         """Waits until /readyz says yes; a worker has no port, its log tells."""
 
         async def up() -> bool:
@@ -128,12 +128,12 @@ class Service:
             if self.command == "worker":
                 return self.log().count("worker.started") > self._said_before
             try:
-                return (await self.client.get("/readyz", timeout=2)).status_code == 200
+                return (await self.client.get("/readyz")).status_code == 200
             except httpx.TransportError:
                 return False
 
         try:
-            await until(up, timeout, "/readyz answers 200")
+            await until(up, what="/readyz answers 200")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log(tail=40)}") from None
 
@@ -152,17 +152,17 @@ class Service:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
-    async def terminate(self, timeout: float = 30.0) -> Stopped:
+    async def terminate(self, at_most_s: float = PATIENCE_S) -> Stopped:
         """SIGTERM, and how it ended."""
         assert self.process is not None
         begun = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(at_most_s):
                 code = await self.process.wait()
         except TimeoutError:
             await self.kill()
-            raise AssertionError(f"still running {timeout} s after SIGTERM:\n{self.log(tail=40)}") from None
+            raise AssertionError(f"still running {at_most_s} s after SIGTERM:\n{self.log(tail=40)}") from None
         return Stopped(code, time.monotonic() - begun)
 
     async def restart(self, env: dict[str, str] | None = None) -> None:

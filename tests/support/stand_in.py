@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.support.wait import PATIENCE_S
+
 KEY = "stand-in-key"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 Json = dict[str, Any]
@@ -55,7 +57,7 @@ class StandIn:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
     def add_event(self, kind: str, task: Json) -> Json:
         number = len(self.events) + 1

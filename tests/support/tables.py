@@ -8,13 +8,14 @@ import asyncpg
 
 from service.store.postgres_session import numbered
 from tests.support.service import Service
+from tests.support.wait import PATIENCE_S
 
 
 async def statement(service: Service, sql: str, *params: Any) -> list[tuple[Any, ...]]:
     """Its rows, if it has any; committed."""
     url = service.env["TASKHOOK_DATABASE_URL"]
     if url.startswith("sqlite:"):
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=20)) as database:
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=PATIENCE_S)) as database:
             database.text_factory = lambda raw: raw.decode(errors="replace")
             found = database.execute(sql, params).fetchall()
             database.commit()

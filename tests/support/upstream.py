@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import httpx
 
 from tests.support.server import Answer, Hang, Reply, Request, Reset, ScriptedServer
+from tests.support.wait import PATIENCE_S
 
 Outcome = str
 """`running`, `success`, `moderated` or `failed`: what a provider says of a job."""
@@ -135,7 +136,7 @@ class FakeProvider:
     async def start(self) -> Self:
         await self.server.listen()
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(timeout=20, trust_env=False, limits=limits)
+        self._client = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False, limits=limits)
         return self
 
     async def stop(self) -> None:

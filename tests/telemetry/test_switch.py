@@ -15,6 +15,7 @@ from service.telemetry.tracing import OFF, current_span
 from tests.support.env import FakeEnv
 from tests.support.factory import make_task
 from tests.support.process import ROOT
+from tests.support.wait import PATIENCE_S
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 SPANS_OF_A_REQUEST = 6
@@ -64,7 +65,7 @@ def test_what_can_not_be_stops_the_start_only_when_it_was_asked_for(otel: dict[s
 
 def run(code: str) -> str:
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_S
     ).stdout
 
 

@@ -40,7 +40,7 @@ from service.web.routes import OPERATIONS, build_app
 from tests.support.env import FakeEnv
 from tests.support.factory import SECRET, picture
 from tests.support.service import free_port
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 KEY = "the-key-of-these-tests"
 MODEL = "fluxapi-ai/flux-kontext-pro"
@@ -100,7 +100,7 @@ class Site:
     def _caller(self, **rest: Any) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {KEY}"}
         hooks: dict[str, list[Callable[..., Any]]] = {"response": [self._check]}
-        return httpx.AsyncClient(headers=headers, event_hooks=hooks, timeout=10, trust_env=False, **rest)
+        return httpx.AsyncClient(headers=headers, event_hooks=hooks, timeout=PATIENCE_S, trust_env=False, **rest)
 
     @contextlib.asynccontextmanager
     async def serve(self, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:

@@ -15,7 +15,7 @@ from service.store.reads import NO_EVENT
 from service.web import stream, tail
 from tests.support.api import Stream
 from tests.support.factory import refusal
-from tests.support.wait import until
+from tests.support.wait import patience, soon, until
 from tests.web.conftest import Site, errors
 
 
@@ -227,7 +227,7 @@ async def test_a_slow_client_is_waited_for_and_misses_nothing(site: Site, monkey
         seen: list[str] = []
         text = b""
         while len(seen) < 120:
-            text += await asyncio.wait_for(reader.read(65_536), 10)
+            text += await soon(reader.read(65_536))
             *lines, text = text.split(b"\n")
             seen += [line[4:].decode() for line in lines if line.startswith(b"id: ")]
         assert seen == [event.id for event in events]
@@ -270,7 +270,7 @@ async def test_a_store_that_is_away_for_a_moment_costs_no_event(site: Site, monk
 async def test_streams_end_when_the_service_stops(site: Site) -> None:
     async with site.serve() as client, client.stream("GET", "/v1/events/stream") as reply:
         site.stopping.set()
-        async with asyncio.timeout(3):
+        async with patience():
             assert [chunk async for chunk in reply.aiter_bytes()] == [f"id: {NO_EVENT}\nretry: 2000\n\n".encode()]
 
 

@@ -1,6 +1,5 @@
 """Keys over the API: who may do what, until when, and what a stranger can learn by trying."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -15,7 +14,7 @@ from service.web import auth, throttle
 from service.web.routes import OPERATIONS
 from service.web.throttle import ADDRESSES_MAX, FAILURES_MAX, Failures
 from tests.support.factory import make_endpoint
-from tests.support.wait import until
+from tests.support.wait import patience, until
 from tests.web.conftest import Site
 
 CLOSED = [operation for operation in OPERATIONS if operation.right is not None]
@@ -123,7 +122,7 @@ async def test_a_new_key_holds_at_once_and_a_revoked_one_no_longer(client: httpx
     made = await make(client, "tasks:read")
     assert await status_of(client, made["key"]) == 200
     assert (await client.delete(f"/v1/keys/{made['id']}")).status_code == 204
-    await until(lambda: _is(client, made["key"], 401), 5, "the key is refused")
+    await until(lambda: _is(client, made["key"], 401), what="the key is refused")
     assert (await client.get("/v1/keys")).json()["data"][0]["revoked_at"]
 
 
@@ -136,7 +135,7 @@ async def test_another_replica_hears_of_a_revoked_key_within_seconds(site: Site,
     async with site.client() as replica:
         assert await status_of(replica, made["key"]) == 200
         await client.delete(f"/v1/keys/{made['id']}")
-        await until(lambda: _is(replica, made["key"], 401), 3, "the key is refused")
+        await until(lambda: _is(replica, made["key"], 401), what="the key is refused")
 
 
 async def test_the_stream_of_a_revoked_key_ends(site: Site) -> None:
@@ -145,7 +144,7 @@ async def test_the_stream_of_a_revoked_key_ends(site: Site) -> None:
         async with client.stream("GET", "/v1/events/stream", headers=bearing(made["key"])) as reply:
             assert reply.status_code == 200
             await client.delete(f"/v1/keys/{made['id']}")
-            async with asyncio.timeout(5):
+            async with patience():
                 assert [line async for line in reply.aiter_lines() if line.startswith("data")] == []
 
 

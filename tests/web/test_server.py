@@ -13,7 +13,7 @@ from service.telemetry import Metrics
 from service.web.edge import Limits, edge
 from service.web.server import Server
 from tests.support.env import FakeEnv
-from tests.support.wait import until
+from tests.support.wait import soon, until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -60,7 +60,7 @@ async def stop_with_clients() -> None:
     waited = [await asyncio.open_connection(sock=one) for one in queued]
     answers = await asyncio.gather(*(ask(*one) for one in (silent, kept, *waited)))
     assert all(b"200 OK" in answer and b"connection: close" in answer for answer in answers), answers
-    await asyncio.wait_for(stopping, 5)
+    await soon(stopping)
     with pytest.raises(ConnectionRefusedError):
         await connect(address)
     for _, writer in (silent, kept, *waited):

@@ -15,7 +15,7 @@ from service.providers import PROVIDERS
 from service.store.batch import Keys
 from service.web import context
 from tests.support.factory import picture, refusal
-from tests.support.wait import until
+from tests.support.wait import soon, until
 from tests.web.conftest import MODEL, Site, errors, make_access
 
 INPUT = {"prompt": "a lighthouse"}
@@ -171,7 +171,7 @@ async def test_a_waiting_get_is_answered_when_the_task_ends(site: Site, client: 
     waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 30}))
     await until(lambda: site.bus._told)
     await site.learn(task["id"], picture(), "poll")
-    assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
+    assert (await soon(waiting)).json()["status"] == "succeeded"
     assert not site.bus._told
 
 
@@ -180,7 +180,7 @@ async def test_a_waiting_get_ends_with_its_time(site: Site, client: httpx.AsyncC
     begun = time.monotonic()
     reply = await client.get(f"/v1/tasks/{task['id']}", params={"wait": 0.1})
     assert reply.json()["status"] == "running"
-    assert 0.1 <= time.monotonic() - begun < 3
+    assert time.monotonic() - begun >= 0.1
 
 
 async def test_a_waiting_get_that_ends_with_its_time_tells_what_happened_meanwhile(
@@ -213,7 +213,7 @@ async def test_a_waiting_get_ends_when_the_service_stops(site: Site, client: htt
     waiting = asyncio.create_task(client.get(f"/v1/tasks/{task['id']}", params={"wait": 60}))
     await until(lambda: site.bus._told)
     site.stopping.set()
-    assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "running"
+    assert (await soon(waiting)).json()["status"] == "running"
 
 
 async def test_a_waiting_get_of_a_client_that_left_leaves_nothing_behind(site: Site) -> None:

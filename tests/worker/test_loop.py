@@ -18,7 +18,7 @@ from service.telemetry import Metrics
 from service.worker import loop
 from service.worker.loop import Claimed, Lane
 from tests.support.env import FakeEnv
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, soon, until
 
 TOPIC = "test"
 
@@ -150,7 +150,7 @@ async def test_a_look_that_fails_is_tried_again() -> None:
     work.failures = [Unavailable("away"), ZeroDivisionError()]
     work.waiting = [1]
     async with turning(work):
-        await until(lambda: work.begun == [1], timeout=5)
+        await until(lambda: work.begun == [1])
 
 
 async def test_stopping_waits_for_what_runs_and_claims_no_more() -> None:
@@ -158,7 +158,7 @@ async def test_stopping_waits_for_what_runs_and_claims_no_more() -> None:
     work.waiting = [1]
     async with turning(work) as made:
         await until(lambda: work.begun == [1])
-        stopping = asyncio.create_task(made.lane.stop(5))
+        stopping = asyncio.create_task(made.lane.stop(PATIENCE_S))
         work.waiting = [2]
         made.bus.ring([TOPIC])
         work.let_go.set()
@@ -182,7 +182,7 @@ async def test_what_a_claim_took_while_stopping_is_still_done(along: bool) -> No
             await making
             made.store.commits.clear()
         await until(lambda: work.claims == 1)
-        stopping = asyncio.create_task(made.lane.stop(5))
+        stopping = asyncio.create_task(made.lane.stop(PATIENCE_S))
         await asyncio.sleep(0)
         assert not stopping.done()
         made.store.commits.set()
@@ -228,8 +228,7 @@ async def test_what_can_not_be_handed_back_is_left_to_its_lease(monkeypatch: pyt
     work.waiting = [1]
     async with turning(work) as made:
         await until(lambda: work.begun == [1])
-        async with asyncio.timeout(5):
-            assert await made.lane.stop(0.01) == 1
+        assert await soon(made.lane.stop(0.01)) == 1
     assert tries > 1
 
 
