@@ -164,7 +164,7 @@ async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> P
 
 def _tell_finished(metrics: Metrics, tracing: Tracing, task: Task) -> None:
     with tracing.life(task):
-        metrics.tell_finished(task)
+        metrics.record_finished(task)
 
 
 def _build_providers(settings: Settings, own_url: str) -> dict[str, Access]:

@@ -1,4 +1,4 @@
-"""What went wrong on the way out, in a few words for the timeline: typed, and without URLs, addresses or secrets."""
+"""Reasons of failed outgoing calls, in a few words for the timeline, without URLs, addresses or secrets."""
 
 import errno
 import socket
@@ -32,7 +32,7 @@ _OS = {
     errno.EMFILE: "too many open files",
 }
 
-# OpenSSL's X509_V_ERR_* numbers; all else has a text of its own.
+# OpenSSL's X509_V_ERR_* numbers; all others have a text from OpenSSL.
 _CERTIFICATE = {9: "certificate not yet valid", 10: "certificate expired", 62: "certificate is for another host"}
 _CERTIFICATE |= {18: "self-signed certificate", 19: "self-signed certificate", 20: "certificate of an unknown issuer"}
 
@@ -40,12 +40,12 @@ _ANSWER = {"too many headers": "too many headers", "got more than": "a header is
 
 
 def surely_not_sent(exc: BaseException) -> bool:
-    """Whether the fault came before the first byte of the request could leave."""
+    """Return whether the call failed before its first byte could be sent."""
     return isinstance(exc, _BEFORE_SENDING)
 
 
 def reason_of(exc: BaseException, *, connect_s: float, total_s: float) -> str:
-    """The fault in a few words; the times are the limits that were set."""
+    """Return the failure in a few words; the times are the limits that were in force, in seconds."""
     if isinstance(exc, aiohttp.ConnectionTimeoutError):
         return f"connect timed out after {connect_s:g} s"
     if isinstance(exc, TimeoutError) and exc.errno is None:
@@ -54,7 +54,7 @@ def reason_of(exc: BaseException, *, connect_s: float, total_s: float) -> str:
 
 
 def kind_of(reason: str) -> str:
-    """What `reason_of` said, in one of a few words that can be counted."""
+    """Return the class of a reason, as a metric label."""
     if "timed out" in reason:
         return "timeout"
     start = reason.partition(":")[0]
@@ -62,7 +62,7 @@ def kind_of(reason: str) -> str:
 
 
 def clean(text: str, limit: int = _TEXT_MAX) -> str:
-    """Foreign text that can be stored and shown: printable, valid Unicode, and short."""
+    """Make foreign text safe to store and show: printable, valid Unicode, and short."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
 
 
@@ -99,15 +99,15 @@ def _os(exc: OSError) -> str:
 def _unreadable(exc: aiohttp.ClientResponseError) -> str:
     message = exc.message.lower()
     detail = next((words for start, words in _ANSWER.items() if message.startswith(start)), "malformed")
-    return f"answer is no HTTP: {detail}"
+    return f"answer is not HTTP: {detail}"
 
 
 def _payload(exc: aiohttp.ClientPayloadError) -> str:
     cut = "not completed" in str(exc) or "not enough data" in str(exc).lower()
-    return "answer was cut short" if cut else "answer is no HTTP: malformed body"
+    return "answer was cut short" if cut else "answer is not HTTP: malformed body"
 
 
-# The first that fits; the more special ones stand first.
+# The first match wins, so subclasses come before their base class.
 _WORDS: tuple[tuple[type[BaseException], Callable[[Any], str]], ...] = (
     (aiohttp.ClientConnectorDNSError, _dns),
     (aiohttp.ClientConnectorCertificateError, _certificate),
@@ -117,7 +117,7 @@ _WORDS: tuple[tuple[type[BaseException], Callable[[Any], str]], ...] = (
     (aiohttp.ClientPayloadError, _payload),
     (aiohttp.ClientResponseError, _unreadable),
     (aiohttp.InvalidURL, lambda _: "invalid URL"),
-    (zlib.error, lambda _: "answer is no gzip"),
+    (zlib.error, lambda _: "answer is not gzip"),
     (OSError, _os),
     (ValueError, lambda _: "invalid URL or header"),
 )

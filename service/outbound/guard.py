@@ -1,4 +1,4 @@
-"""Where a subscriber may be: which addresses are public, which URLs are taken, and the check at every connection."""
+"""The address guard: which addresses are public, which URLs are allowed, and the check at every connection."""
 
 import ipaddress
 import re
@@ -18,8 +18,8 @@ from service.outbound.resolver import Resolver
 URL_MAX = 2_083
 LOCALHOST = "localhost"
 
-# The special-purpose registries of IANA, and what they leave out. Not `is_global` of the standard library: in older
-# patch releases it takes 192.0.0.8, 3fff::1 and 64:ff9b:1::1 for global, in all of them multicast and 168.63.129.16.
+# IANA's special-purpose registries, and addresses that they omit. Not `is_global` of the standard library: older patch
+# releases call 192.0.0.8, 3fff::1 and 64:ff9b:1::1 global, and all releases multicast and 168.63.129.16.
 _V4 = {
     IPv4Network("0.0.0.0/8"): "this network",
     IPv4Network("10.0.0.0/8"): "private",
@@ -38,7 +38,7 @@ _V4 = {
     IPv4Network("224.0.0.0/4"): "multicast",
     IPv4Network("240.0.0.0/4"): "reserved",
 }
-# Nothing outside global unicast is public, so loopback, fc00::/7, fe80::/10, 5f00::/16 and the like need no row.
+# Only global unicast is public, so loopback, fc00::/7, fe80::/10, 5f00::/16 and the like need no row.
 _V6_GLOBAL_UNICAST = IPv6Network("2000::/3")
 _V6 = {
     IPv6Network("2001::/23"): "protocol assignments",
@@ -61,14 +61,14 @@ _BAD_PORTS = frozenset(
 
 
 class ForbiddenAddress(OSError):
-    """A connection to an address that is not public; always with the same text, which names no address."""
+    """Raised for a connection to an address that is not public. Its text never names the address."""
 
     def __init__(self) -> None:
         super().__init__("address not public")
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A URL that may be posted to, as aiohttp will read it; `place` is the same for all spellings of host and port."""
+    """An allowed URL as aiohttp reads it. `place` is the same for all spellings of host and port."""
 
     url: URL
     host: str
@@ -78,7 +78,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def forbidden_reason(ip: str) -> str | None:
-    """What keeps this address from being public; None when it is."""
+    """Return why the address is not public, or None if it is."""
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
@@ -87,14 +87,14 @@ def forbidden_reason(ip: str) -> str | None:
 
 
 def check_url(url: str) -> str | None:
-    """What keeps this text from being a subscriber's URL, before any name is looked up; None when nothing does."""
+    """Return why the text cannot be an endpoint URL, or None; looks up no name."""
     target = read_target(url)
     return target if isinstance(target, str) else None
 
 
 @lru_cache(maxsize=2048)
 def read_target(url: str) -> Target | str:
-    """The target, or why it is none."""
+    """Return the target, or why the URL is not allowed."""
     if len(url) > URL_MAX:
         return f"is longer than {URL_MAX} characters"
     if _UNSENDABLE.search(url):
@@ -105,7 +105,7 @@ def read_target(url: str) -> Target | str:
     try:
         parsed = URL(url)
     except ValueError:
-        return "is no URL"
+        return "is not a URL"
     host, port = parsed.raw_host or "", parsed.port or 0
     if reason := _host_reason(host) or _port_reason(port):
         return reason
@@ -114,10 +114,10 @@ def read_target(url: str) -> Target | str:
 
 
 class Guard:
-    """The rules for subscribers' URLs and the addresses behind them; the service's own callbacks are never one.
+    """The rules for endpoint URLs and their addresses; the service's own callback address is never allowed.
 
-    `own_urls` are the addresses under which callers reach this service. `allow_private` lifts what is said about
-    addresses, and with it the look-up at registration.
+    `own_urls` are the URLs under which callers reach this service. `allow_private` lifts the rules about addresses, and
+    with them the look-up at registration.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Guard:
         self._own = [(_own_place(url), _own_path(url)) for url in own_urls]
 
     def target(self, url: str) -> Target | str:
-        """The target, or why nothing may be posted there; looks nothing up."""
+        """Return the target, or why nothing may be posted there; looks up no name."""
         target = read_target(url)
         if isinstance(target, Target) and any(
             target.place == place and f"{target.path}/".startswith(path) for place, path in self._own
@@ -141,7 +141,7 @@ class Guard:
         return target if isinstance(target, str) else None
 
     async def resolve_public(self, url: str) -> str | None:
-        """What registration asks: `check`, and that the host resolves, to public addresses only. None: all is well."""
+        """Return why an endpoint may not be registered, or None: `check`, and all addresses of the host are public."""
         target = self.target(url)
         if isinstance(target, str):
             return target
@@ -157,7 +157,7 @@ class Guard:
         return f"leads to an address that is not public ({reasons[0]})" if reasons else None
 
     def socket_factory(self, addr_info: AddrInfoType) -> socket.socket:
-        """Opens a socket for an address about to be dialled, whether it was looked up or written in the URL."""
+        """Open a socket for an address, whether it was looked up or written in the URL. Raises ForbiddenAddress."""
         family, kind, protocol, _, address = addr_info
         if not self.allow_private and forbidden_reason(str(address[0])):
             raise ForbiddenAddress
@@ -182,7 +182,7 @@ def _v6_reason(address: IPv6Address) -> str | None:
 
 
 def _carried(address: IPv6Address) -> tuple[IPv4Address, ...]:
-    """The IPv4 addresses to which a translator or tunnel would take this one."""
+    """Return the IPv4 addresses that a translator or tunnel would send this address to."""
     if address.ipv4_mapped:
         return (address.ipv4_mapped,)
     if address.sixtofour:
@@ -197,7 +197,7 @@ def _last_32_bits(address: IPv6Address) -> IPv4Address:
 
 
 def _verbatim(url: URL, rest: str) -> URL:
-    """The URL with path and query as they were written, where they are well formed; yarl would undo some escapes."""
+    """Keep path and query as written if they are well formed; yarl would decode some escapes."""
     path, _, query = rest.partition("#")[0].partition("?")
     if not _WELL_FORMED.fullmatch(path + query):
         return url
@@ -216,9 +216,9 @@ def _misshapen(url: str) -> str:
 
 def _host_reason(host: str) -> str | None:
     if ":" in host:
-        return None if _is_ip(host) else "has a host that is no IPv6 address"
+        return None if _is_ip(host) else "has a host that is not an IPv6 address"
     if not _NAME.fullmatch(host):
-        return "has a host that is no name"
+        return "has a host that is not a valid name"
     if _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]) and not _is_ip(host):
         return "has a numeric host that is not four decimal numbers"
     return None
@@ -227,7 +227,7 @@ def _host_reason(host: str) -> str | None:
 def _port_reason(port: int) -> str | None:
     if port in (80, 443) or (port >= 1024 and port not in _BAD_PORTS):
         return None
-    return f"has port {port}; allowed are 80, 443 and from 1024 up, without those that browsers block"
+    return f"has port {port}; allowed are 80, 443, and ports from 1024 that browsers do not block"
 
 
 def _is_ip(host: str) -> bool:
@@ -239,7 +239,7 @@ def _is_ip(host: str) -> bool:
 
 
 def _place(host: str, port: int) -> tuple[str, int]:
-    """One value for all spellings: loopback is localhost, a mapped address the inner one, 80 and 443 the same door."""
+    """Normalize host and port: loopback is localhost, a mapped address its inner one, and port 80 the same as 443."""
     host = host.removesuffix(".")
     if host.endswith(".localhost"):
         host = LOCALHOST
@@ -260,5 +260,5 @@ def _own_path(own_url: str) -> str:
 
 
 def _plain_path(path: str) -> str:
-    """Without dot segments and doubled slashes, which a proxy in front may take out as well."""
+    """Remove dot segments and doubled slashes, as a proxy in front may do."""
     return "/" + normpath(path).lstrip("/")

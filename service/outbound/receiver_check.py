@@ -1,4 +1,4 @@
-"""Sends a receiver what it must bear, one after the other, and tells how it did."""
+"""Runs the conformance test of an endpoint: sends each case and judges the answer."""
 
 import asyncio
 import secrets
@@ -27,11 +27,11 @@ from service.outbound.client import Poster
 from service.outbound.guard import LOCALHOST, forbidden_reason
 
 PAUSE_S = 6.0
-"""Longer than the 5 s after which common servers close an idle connection."""
+"""Longer than the 5 s after which many servers close an idle connection."""
 
 
 class Receiver(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is checked: as a delivery would reach it. Its secret and header values never show in a repr."""
+    """The endpoint under test, addressed as by a delivery. Its repr shows no secret and no header."""
 
     url: str
     secret: str
@@ -42,7 +42,7 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
         return "Receiver()"
 
     def mask(self, text: str) -> str:
-        """A receiver may send back what it got."""
+        """Mask the secrets, which an endpoint may echo."""
         return mask(text, [self.secret, *self.headers.values(), *secrets_in_url(self.url)])
 
 
@@ -56,7 +56,7 @@ async def check_receiver(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     on_finding: Callable[[Finding], None] = lambda _: None,
 ) -> Report:
-    """All cases in order; `on_finding` is told of each at once. The poster's guard says which addresses are allowed."""
+    """Run all cases in order, calling `on_finding` after each. The guard of `poster` judges the addresses."""
     findings: list[Finding] = []
 
     def found(finding: Finding) -> None:
@@ -77,7 +77,7 @@ async def check_receiver(
 
 
 def _is_public(url: str) -> bool:
-    """As far as the URL tells: a name may lead anywhere."""
+    """Return whether the URL may be public; a host name may resolve to anything."""
     host = urlsplit(url).hostname or ""
     return host != LOCALHOST and forbidden_reason(host) in (None, "not an IP address")
 

@@ -1,4 +1,4 @@
-"""Name look-ups on threads of their own, so that one subscriber's slow name servers hold up nobody else's names."""
+"""DNS look-ups on own threads, so that one endpoint's slow name server delays no other look-up."""
 
 import asyncio
 import socket
@@ -8,9 +8,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 
 class Resolver(AbstractResolver):
-    """The system's resolver, bounded in time and in look-ups at once; a loop's own has as few as four threads.
+    """The system's resolver with a time limit and 64 threads; asyncio's own may have as few as four.
 
-    Its threads end with the process, so that several clients can share one.
+    Its threads end with the process, so several clients can share it.
     """
 
     def __init__(self, *, timeout_s: float = 5.0, threads: int = 64) -> None:
@@ -20,7 +20,7 @@ class Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Raises socket.gaierror, also when time is over or the host is no name."""
+        """Resolve the host. Raises socket.gaierror, also after the time limit and for an invalid name."""
         lookup = asyncio.get_running_loop().run_in_executor(self._threads, _lookup, host, port, family)
         try:
             return await asyncio.wait_for(lookup, self._timeout_s)
@@ -28,14 +28,14 @@ class Resolver(AbstractResolver):
             raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {self._timeout_s:g} s") from None
 
     async def close(self) -> None:
-        """Nothing: whoever shares it may still ask."""
+        """Do nothing, since other clients may share it."""
 
 
 def _lookup(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
     try:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
     except UnicodeError:
-        raise socket.gaierror(socket.EAI_NONAME, "no name") from None
+        raise socket.gaierror(socket.EAI_NONAME, "not a valid name") from None
     return [
         ResolveResult(
             hostname=host,
@@ -50,6 +50,6 @@ def _lookup(host: str, port: int, family: socket.AddressFamily) -> list[ResolveR
 
 
 def _text(address: tuple[object, ...]) -> str:
-    """The address with its zone, if it has one."""
+    """Return the address, with its zone if it has one."""
     zone = address[3] if len(address) == 4 else 0
     return f"{address[0]}%{zone}" if zone else str(address[0])

@@ -1,1 +1,1 @@
-"""An offline simulator of the image providers, each in its own wire format."""
+"""An offline simulator of the image providers, each in its own simulator format."""

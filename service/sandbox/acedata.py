@@ -1,4 +1,4 @@
-"""Ace Data Cloud's FLUX API as its guides describe it: it blocks unless told not to, and states have no names."""
+"""Simulator of Ace Data Cloud's FLUX API after its guides: it blocks unless asked not to; states have no names."""
 
 import hashlib
 import uuid
@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.sandbox.acedata_sizes import SIZES, measure
-from service.sandbox.breakage import gateway_timeout
-from service.sandbox.jobs import Fate, Job, Order
+from service.sandbox.broken_responses import gateway_timeout
+from service.sandbox.jobs import Job, JobOutcome, Order
 from service.sandbox.reading import Fields, Reason, Refused, read_object, refuse_field
-from service.sandbox.wire import Answer, Wire
+from service.sandbox.simulator import Answer, Simulator
 
 EDIT_MODELS: Final = ("flux-kontext-pro", "flux-kontext-max")
 MAX_COUNT: Final = 10
@@ -30,12 +30,12 @@ ERRORS: Final = {
 
 
 def error_answer(status: int, code: str, text: str) -> Response:
-    """The guide's example of `api_error` has `success`, all other documented HTTP errors lack it."""
+    """Only the guide's example of `api_error` has `success`; the other documented HTTP errors lack it."""
     body: dict[str, object] = {"success": False} if code == "api_error" else {}
     return JSONResponse(body | {"error": {"code": code, "message": text}, "trace_id": str(uuid.uuid4())}, status)
 
 
-class Acedata(Wire):
+class Acedata(Simulator):
     id: ClassVar[str] = "acedata"
     calls: ClassVar[tuple[str, ...]] = ("POST /flux/images", "POST /flux/tasks")
     moderates_at_submit: ClassVar[bool] = True
@@ -61,20 +61,20 @@ class Acedata(Wire):
     async def _block(self, request: Request, job: Job) -> Response:
         if not await self.hold(request, job):
             return gateway_timeout()
-        if job.fate is Fate.FAILED:
+        if job.outcome is JobOutcome.FAILED:
             return error_answer(500, "api_error", "fetch failed")
-        return JSONResponse(self._result(job, job.id, job.fate, {"timings": int(job.finished_at or 0)}))
+        return JSONResponse(self._result(job, job.id, job.outcome, {"timings": int(job.finished_at or 0)}))
 
-    def _result(self, job: Job, task_id: str, fate: Fate, extras: dict[str, object]) -> dict[str, object]:
+    def _result(self, job: Job, task_id: str, outcome: JobOutcome, extras: dict[str, object]) -> dict[str, object]:
         head: dict[str, object] = {"task_id": task_id, "trace_id": _derived_id(job, "trace")}
-        if fate is Fate.FAILED:
+        if outcome is JobOutcome.FAILED:
             return {"success": False} | head | {"error": {"code": "api_error", "message": "fetch failed"}}
-        urls = [] if fate is Fate.NO_PICTURE else self.site.picture_urls(job)
+        urls = [] if outcome is JobOutcome.NO_PICTURE else self.site.picture_urls(job)
         pictures = [{"prompt": job.order.prompt, "image_url": url} | extras for url in urls]
         return {"success": True} | head | {"data": pictures}
 
-    def callback_body(self, job: Job, task_id: str, fate: Fate) -> dict[str, object]:
-        return self._result(job, task_id, fate, _late_extras(job))
+    def callback_body(self, job: Job, task_id: str, outcome: JobOutcome) -> dict[str, object]:
+        return self._result(job, task_id, outcome, _late_extras(job))
 
     async def _query(self, request: Request) -> Response:
         fields = await read_object(request)
@@ -107,12 +107,12 @@ class Acedata(Wire):
         return item | self._ended(job) if job.finished.is_set() else item
 
     def _ended(self, job: Job) -> dict[str, object]:
-        response = self._result(job, job.id, job.fate, _late_extras(job))
+        response = self._result(job, job.id, job.outcome, _late_extras(job))
         return {"finished_at": job.finished_at, "elapsed": job.elapsed_s, "response": response}
 
 
 def _late_extras(job: Job) -> dict[str, object]:
-    """What pictures carry in callbacks and queries: here `timings` is an object, in blocking answers a number."""
+    """Extra fields of pictures in callbacks and queries: `timings` is an object here, a number in blocking answers."""
     seed = int.from_bytes(hashlib.sha256(job.order.prompt.encode()).digest()[:4], "big")
     return {"seed": seed, "timings": {"inference": round(job.elapsed_s, 3)}}
 

@@ -1,4 +1,4 @@
-"""Which sizes Ace Data Cloud takes for which model, as its images generation guide lists them."""
+"""The sizes that Ace Data Cloud accepts for each model, from its images generation guide."""
 
 from collections.abc import Callable
 from typing import Final
@@ -40,11 +40,11 @@ SIZES: Final[dict[str, tuple[Measure, str]]] = {
     "flux-kontext-pro": (_ratio, "1:1"),
     "flux-kontext-max": (_ratio, "1:1"),
 }
-"""Model -> how its size is read, and the size it has when none is given."""
+"""For each model, the parser of its size and its default size."""
 
 
 def measure(model: str, size: str | None) -> tuple[int, int]:
-    """Width and height of the picture."""
+    """Return width and height of the picture."""
     reads, default = SIZES[model]
     sides = reads(size or default)
     if sides is None:

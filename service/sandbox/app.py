@@ -1,4 +1,4 @@
-"""The sandbox as one ASGI app: the four providers, the pictures they made, and a page that lists the magic prompts."""
+"""The sandbox as one ASGI app: the simulated providers, their pictures, and a page that lists the magic prompts."""
 
 import re
 import time
@@ -15,9 +15,9 @@ from service.sandbox.faults import FAULTS, Tally
 from service.sandbox.flux_context import FluxContext
 from service.sandbox.fluxapi_ai import FluxapiAi
 from service.sandbox.fluxapi_org import FluxapiOrg
-from service.sandbox.jobs import Fate, Job, Jobs
+from service.sandbox.jobs import Job, JobOutcome, Jobs
 from service.sandbox.pictures import Studio
-from service.sandbox.wire import Site, Wire
+from service.sandbox.simulator import Simulator, Site
 
 MAX_BODY_BYTES: Final = 256 * 1024
 ORIGIN_LIFE_S: Final = 600.0
@@ -27,9 +27,9 @@ _PICTURE_NAME: Final = re.compile(r"(result|origin)-([0-9]{1,2})\.(?:jpg|png)")
 class Sandbox:
     """All the simulated providers under one URL.
 
-    `base_url` is where `app` is mounted; picture URLs are built from it. A job takes `job_seconds`. With `key` only
-    that bearer key is good, otherwise any that does not start with `bad-`. With `hmac_key` the callbacks of
-    fluxapi-ai are signed. The newest `max_jobs` jobs are remembered.
+    `base_url` is where `app` is mounted; picture URLs are built from it. A job takes `job_seconds`. If `key` is given,
+    only that bearer key is accepted; otherwise any key that does not start with `bad-`. If `hmac_key` is given, the
+    callbacks of fluxapi-ai are signed. The newest `max_jobs` jobs are kept.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Sandbox:
             submits=Tally(),
         )
         site = self.site
-        self._wires: tuple[Wire, ...] = (
+        self._simulators: tuple[Simulator, ...] = (
             FluxContext(site),
             FluxapiAi(site),
             Acedata(site),
@@ -65,7 +65,7 @@ class Sandbox:
             routes=[
                 Route("/", self._index),
                 Route("/pictures/{job_id}/{name}", self._picture),
-                *(route for wire in self._wires for route in wire.routes()),
+                *(route for simulator in self._simulators for route in simulator.routes()),
             ],
             exception_handlers={ClientDisconnect: _gone},
             max_body_size=MAX_BODY_BYTES,
@@ -79,8 +79,8 @@ class Sandbox:
     async def _index(self, request: Request) -> Response:
         base_url = self.site.base_url
         providers = [
-            {"id": wire.id, "base_url": f"{base_url}/{wire.id}{wire.prefix}", "calls": wire.calls}
-            for wire in self._wires
+            {"id": simulator.id, "base_url": f"{base_url}/{simulator.id}{simulator.prefix}", "calls": simulator.calls}
+            for simulator in self._simulators
         ]
         return JSONResponse(
             {
@@ -95,19 +95,19 @@ class Sandbox:
         job = self.site.jobs.find(request.path_params["job_id"])
         name = _PICTURE_NAME.fullmatch(request.path_params["name"])
         if job is None or name is None or not _shows(job, name[1], int(name[2])):
-            return JSONResponse({"error": "no such picture, or no longer"}, 404)
+            return JSONResponse({"error": "no such picture, or it has expired"}, 404)
         content = await self._studio.draw(job.order, int(name[2]) - 1)
         headers = {"Cache-Control": "public, max-age=600"}
         return Response(content, media_type=f"image/{job.order.picture_format}", headers=headers)
 
 
 def _shows(job: Job, kind: str, number: int) -> bool:
-    """Whether this picture exists: fluxapi.ai's originals live for ten minutes, results as long as their job."""
-    if job.finished_at is None or job.fate is not Fate.SUCCEEDED or not 1 <= number <= job.order.count:
+    """Return whether the picture exists: fluxapi.ai's originals last ten minutes, results as long as their job."""
+    if job.finished_at is None or job.outcome is not JobOutcome.SUCCEEDED or not 1 <= number <= job.order.count:
         return False
     return kind == "result" or time.time() - job.finished_at < ORIGIN_LIFE_S
 
 
 async def _gone(request: Request, _: Exception) -> Response:
-    """The client hung up while sending; nobody reads this answer."""
+    """Answer a client that closed the connection while sending; it does not read this."""
     return Response(status_code=400)

@@ -1,4 +1,4 @@
-"""Callbacks: which ones a finished job sends, given its faults, and the sending itself."""
+"""The callbacks of a finished job: which ones its magic prompts ask for, and sending them."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Final
 
 import aiohttp
 
-from service.sandbox.jobs import Fate, Job
+from service.sandbox.jobs import Job, JobOutcome
 
 ANSWER_WITHIN_S: Final = 15.0
 GARBAGE: Final = b"<html><body>upstream connect error or disconnect/reset before headers</body>"
@@ -15,14 +15,14 @@ GARBAGE: Final = b"<html><body>upstream connect error or disconnect/reset before
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one callback claims; `fate` None stands for a body that is no JSON."""
+    """The content of one callback; `outcome` is None for a body that is not JSON."""
 
     names_another: bool = False
-    fate: Fate | None
+    outcome: JobOutcome | None
 
 
 def reports(job: Job) -> Iterator[Report]:
-    """The callbacks this job sends once it has finished, in order."""
+    """Yield the callbacks of a finished job in order."""
     for _ in range(3 if "duplicate-callback" in job.faults else 1):
         yield from _reports_once(job)
 
@@ -31,16 +31,16 @@ def _reports_once(job: Job) -> Iterator[Report]:
     if "lost-callback" in job.faults:
         return
     if "garbage-callback" in job.faults:
-        yield Report(fate=None)
+        yield Report(outcome=None)
     elif "contradictory-callback" in job.faults:
-        yield Report(fate=Fate.SUCCEEDED)
-        yield Report(fate=Fate.FAILED)
+        yield Report(outcome=JobOutcome.SUCCEEDED)
+        yield Report(outcome=JobOutcome.FAILED)
     else:
-        yield Report(fate=job.fate, names_another="wrong-id" in job.faults)
+        yield Report(outcome=job.outcome, names_another="wrong-id" in job.faults)
 
 
 class Courier:
-    """Sends callbacks over HTTP; its session is made with the first one."""
+    """Sends callbacks over HTTP; the first one opens the session."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
@@ -48,7 +48,7 @@ class Courier:
     async def deliver(
         self, url: str, raw_body: bytes, headers: Mapping[str, str], *, tries: int, pause_s: float
     ) -> bool:
-        """Whether one of the tries got a 2xx in time; the pause before the next one doubles."""
+        """Return whether a try got a 2xx in time; the pause between tries doubles."""
         for attempt in range(tries):
             if attempt:
                 await asyncio.sleep(pause_s * 2 ** (attempt - 1))
@@ -66,7 +66,7 @@ class Courier:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # Shorter than the usual server's 5 s, so that no callback is written into a closing connection.
+                # Shorter than the usual server's 5 s, so that no callback is sent on a closing connection.
                 connector=aiohttp.TCPConnector(limit=256, keepalive_timeout=2),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S),
                 headers={"Content-Type": "application/json"},

@@ -22,31 +22,31 @@ FAULTS: Final[dict[str, str]] = {
     "late-callback": "The callback arrives sixty times the usual duration after the generation has ended.",
     "duplicate-callback": "The callback is sent three times.",
     "contradictory-callback": "A callback that reports success is followed by one that reports failure.",
-    "garbage-callback": "The callback's body is no JSON and no good callback follows; polling finds the result.",
+    "garbage-callback": "The callback's body is not JSON and no good callback follows; polling finds the result.",
     "wrong-id": "The callback names another task and no good callback follows; polling finds the result.",
     "html-poll": "The first two polls get a 502 with an HTML page, as from a proxy.",
     "unknown-status": "The first two polls report a status that no document mentions.",
     "not-found": "The first two polls say that there is no such task.",
 }
-"""Name -> what happens. Names that cannot apply to a provider (no callbacks, no polling) are ignored there."""
+"""Effect of each name. A name that cannot apply to a provider (no callbacks, no polling) is ignored there."""
 
 _MAGIC: Final = re.compile(r"\bsandbox:([a-z]+(?:-[a-z]+)*)")
 
 
 def parse_faults(prompt: str) -> frozenset[str]:
-    """The known fault names in a prompt; an unknown name is an ordinary word."""
+    """Return the known fault names in a prompt; an unknown name is an ordinary word."""
     return frozenset(_MAGIC.findall(prompt.lower())) & FAULTS.keys()
 
 
 class Tally:
-    """Counts how often something happened, for a bounded number of things; the one longest unseen is forgotten."""
+    """Counts events per key for a bounded number of keys; the least recently used key is dropped."""
 
     def __init__(self, size: int = 1000) -> None:
         self._size = size
         self._counts: OrderedDict[tuple[str, ...], int] = OrderedDict()
 
     def first(self, times: int, *thing: str) -> bool:
-        """Whether this is one of the first so many calls for this thing."""
+        """Return whether this is one of the first `times` calls for this key."""
         count = self._counts.pop(thing, 0) + 1
         self._counts[thing] = count
         if len(self._counts) > self._size:

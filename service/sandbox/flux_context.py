@@ -1,13 +1,13 @@
-"""flux-context.org as its API reference describes it: 202 on submit, polling alone, plain-text errors."""
+"""Simulator of flux-context.org after its API reference: 202 on submit, polling only, plain-text errors."""
 
 from typing import ClassVar, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.sandbox.jobs import Fate, Job, Order
+from service.sandbox.jobs import Job, JobOutcome, Order
 from service.sandbox.reading import Fields, Reason, Refused, parse_pair, pixels, read_object, refuse_field
-from service.sandbox.wire import Answer, Wire
+from service.sandbox.simulator import Answer, Simulator
 
 CREDITS: Final = 10
 MODELS: Final = ("flux-kontext-pro", "flux-kontext-max", "gpt-4o")
@@ -23,7 +23,7 @@ ERRORS: Final = {
 }
 
 
-class FluxContext(Wire):
+class FluxContext(Simulator):
     id: ClassVar[str] = "flux-context"
     calls: ClassVar[tuple[str, ...]] = ("POST /v1/images/generations", "GET /v1/images/generations/{taskId}")
 
@@ -56,14 +56,14 @@ class FluxContext(Wire):
         return self._outcome(job)
 
     def _outcome(self, job: Job) -> dict[str, object]:
-        match job.fate:
-            case Fate.SUCCEEDED:
+        match job.outcome:
+            case JobOutcome.SUCCEEDED:
                 return {"status": "completed", "result": {"url": self.site.picture_url(job)}}
-            case Fate.NO_PICTURE:
+            case JobOutcome.NO_PICTURE:
                 return {"status": "completed", "result": {}}
-            case Fate.MODERATED:
+            case JobOutcome.MODERATED:
                 return {"status": "failed", "error": "The prompt was rejected by the safety system."}
-            case Fate.FAILED:
+            case JobOutcome.FAILED:
                 return {"status": "failed", "error": "The image could not be generated."}
 
 
@@ -77,7 +77,7 @@ def _parse_order(fields: Fields) -> Order:
 
 
 def _parse_ratio(fields: Fields, model: str) -> str:
-    """The full set of ratios is not documented, so the kontext models take any that is not extreme."""
+    """The full set of ratios is not documented, so the kontext models accept any that is not extreme."""
     if model == "gpt-4o":
         return fields.choice("aspect_ratio", GPT_RATIOS, "1:1")
     ratio = fields.find_text("aspect_ratio") or "1:1"

@@ -1,4 +1,4 @@
-"""fluxapi.ai Flux Kontext as its quickstart and its twin kie.ai describe it: HTTP 200 around a `code` of its own."""
+"""Simulator of fluxapi.ai Flux Kontext after its quickstart and its twin kie.ai: HTTP 200 around an own `code`."""
 
 import base64
 import hashlib
@@ -11,9 +11,9 @@ from typing import ClassVar, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from service.sandbox.jobs import Fate, Job, Order
+from service.sandbox.jobs import Job, JobOutcome, Order
 from service.sandbox.reading import Fields, Reason, Refused, pixels, read_object, refuse_field
-from service.sandbox.wire import Answer, Broken, Wire
+from service.sandbox.simulator import Answer, Broken, Simulator
 
 PREFIX: Final = "/api/v1/flux/kontext"
 MODELS: Final = ("flux-kontext-pro", "flux-kontext-max")
@@ -32,10 +32,10 @@ ERRORS: Final = {
     Reason.OUT_OF_RANGE: (500, ""),
 }
 CALLBACKS: Final = {
-    Fate.SUCCEEDED: (200, "BFL image generated successfully."),
-    Fate.NO_PICTURE: (200, "BFL image generated successfully."),
-    Fate.MODERATED: (400, FLAGGED),
-    Fate.FAILED: (501, "Image generation task failed"),
+    JobOutcome.SUCCEEDED: (200, "BFL image generated successfully."),
+    JobOutcome.NO_PICTURE: (200, "BFL image generated successfully."),
+    JobOutcome.MODERATED: (400, FLAGGED),
+    JobOutcome.FAILED: (501, "Image generation task failed"),
 }
 
 
@@ -43,7 +43,7 @@ def envelope(code: int, text: str, content: object) -> Response:
     return JSONResponse({"code": code, "msg": text, "data": content})
 
 
-class FluxapiAi(Wire):
+class FluxapiAi(Simulator):
     id: ClassVar[str] = "fluxapi-ai"
     calls: ClassVar[tuple[str, ...]] = (
         f"POST {PREFIX}/generate",
@@ -61,7 +61,7 @@ class FluxapiAi(Wire):
 
     def check_key(self, request: Request) -> None:
         if not request.headers.get("user-agent"):
-            # The proxy in front of the API judges before the API does, and its answer is no JSON.
+            # The proxy in front of the API answers before the API does, and not with JSON.
             raise Broken(PlainTextResponse("error code: 1010", 403))
         super().check_key(request)
 
@@ -110,23 +110,23 @@ class FluxapiAi(Wire):
 
     def _outcome(self, job: Job) -> dict[str, object]:
         ended = {"completeTime": _iso(job.finished_at or job.created_at)}
-        code, text = CALLBACKS[job.fate]
+        code, text = CALLBACKS[job.outcome]
         if code == 200:
-            return ended | {"successFlag": 1, "response": self._urls(job, job.fate)}
+            return ended | {"successFlag": 1, "response": self._urls(job, job.outcome)}
         return ended | {"successFlag": 3, "errorCode": code, "errorMessage": text}
 
-    def _urls(self, job: Job, fate: Fate) -> dict[str, str]:
-        """Empty strings, not nulls, stand for missing URLs."""
-        if fate is not Fate.SUCCEEDED:
+    def _urls(self, job: Job, outcome: JobOutcome) -> dict[str, str]:
+        """Return the URLs; a missing one is an empty string, not null."""
+        if outcome is not JobOutcome.SUCCEEDED:
             return {"originImageUrl": "", "resultImageUrl": ""}
         return {
             "originImageUrl": self.site.picture_url(job, kind="origin"),
             "resultImageUrl": self.site.picture_url(job),
         }
 
-    def callback_body(self, job: Job, task_id: str, fate: Fate) -> dict[str, object]:
-        code, text = CALLBACKS[fate]
-        return {"code": code, "msg": text, "data": {"taskId": task_id, "info": self._urls(job, fate)}}
+    def callback_body(self, job: Job, task_id: str, outcome: JobOutcome) -> dict[str, object]:
+        code, text = CALLBACKS[outcome]
+        return {"code": code, "msg": text, "data": {"taskId": task_id, "info": self._urls(job, outcome)}}
 
     def callback_headers(self, task_id: str) -> dict[str, str]:
         """The signature covers the task id and the time, never the body (kie.ai webhook verification guide)."""

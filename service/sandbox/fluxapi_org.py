@@ -1,4 +1,4 @@
-"""fluxapi.org as its docs describe it: the OpenAI images call, whose answer is the result, and its error objects."""
+"""Simulator of fluxapi.org after its docs: the OpenAI images call, which returns the result, and its error objects."""
 
 import asyncio
 import base64
@@ -7,11 +7,11 @@ from typing import ClassVar, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.sandbox.breakage import gateway_timeout
-from service.sandbox.jobs import Fate, Job, Order
+from service.sandbox.broken_responses import gateway_timeout
+from service.sandbox.jobs import Job, JobOutcome, Order
 from service.sandbox.pictures import Studio
 from service.sandbox.reading import Fields, Reason, Refused, parse_pair, read_object, refuse_field
-from service.sandbox.wire import Answer, Site, Wire
+from service.sandbox.simulator import Answer, Simulator, Site
 
 MODELS: Final = ("flux-pro-1-1", "flux-dev")
 MAX_COUNT: Final = 10
@@ -38,7 +38,7 @@ def error_answer(status: int, kind: str, code: str | None, text: str, param: str
     return JSONResponse({"error": {"message": text, "type": kind, "param": param, "code": code}}, status, headers)
 
 
-class FluxapiOrg(Wire):
+class FluxapiOrg(Simulator):
     id: ClassVar[str] = "fluxapi-org"
     prefix: ClassVar[str] = "/v1"
     calls: ClassVar[tuple[str, ...]] = ("POST /images/generations",)
@@ -67,13 +67,13 @@ class FluxapiOrg(Wire):
         job = await self.begin(order)
         if not await self.hold(request, job):
             return gateway_timeout()
-        if job.fate is Fate.FAILED:
+        if job.outcome is JobOutcome.FAILED:
             return error_answer(500, "server_error", "generation_failed", "The image could not be generated.")
         pictures = await self._pictures(job, inline)
         return JSONResponse({"created": int(job.created_at), "data": pictures})
 
     async def _pictures(self, job: Job, inline: bool) -> list[dict[str, str]]:
-        if job.fate is Fate.NO_PICTURE:
+        if job.outcome is JobOutcome.NO_PICTURE:
             return []
         if not inline:
             return [{"url": url} for url in self.site.picture_urls(job)]

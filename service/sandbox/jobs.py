@@ -1,4 +1,4 @@
-"""What a simulated provider works on: orders and jobs, a bounded store of them, and the tasks that carry them out."""
+"""The jobs of a simulated provider: orders, a bounded store of jobs, and their background tasks."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from enum import Enum, auto
 from service.sandbox.faults import Tally, parse_faults
 
 
-class Fate(Enum):
+class JobOutcome(Enum):
     """How a job ends."""
 
     SUCCEEDED = auto()
@@ -50,16 +50,16 @@ class Job:
         self.faults = parse_faults(self.order.prompt)
 
     @property
-    def fate(self) -> Fate:
-        fates = {"moderated": Fate.MODERATED, "failed": Fate.FAILED, "no-picture": Fate.NO_PICTURE}
-        return next((fate for name, fate in fates.items() if name in self.faults), Fate.SUCCEEDED)
+    def outcome(self) -> JobOutcome:
+        outcomes = {"moderated": JobOutcome.MODERATED, "failed": JobOutcome.FAILED, "no-picture": JobOutcome.NO_PICTURE}
+        return next((outcome for name, outcome in outcomes.items() if name in self.faults), JobOutcome.SUCCEEDED)
 
     @property
     def elapsed_s(self) -> float:
         return max(0.0, (self.finished_at or time.time()) - self.created_at)
 
     def disturbs_poll(self, fault: str) -> bool:
-        """Whether this poll is one of the first two, which the fault disturbs."""
+        """Return whether the fault applies to this poll, as to the first two."""
         return fault in self.faults and self._polls.first(2, fault)
 
     def finish(self) -> None:
@@ -80,7 +80,7 @@ class Jobs:
 
     @property
     def busy(self) -> bool:
-        """Whether anything runs in the background."""
+        """Return whether a background task runs."""
         return bool(self._tasks)
 
     def add(self, job: Job) -> None:
@@ -92,7 +92,7 @@ class Jobs:
         return self._jobs.get(job_id)
 
     def spawn(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
-        """Runs it in the background until it ends or the sandbox is closed."""
+        """Run it in the background until it ends or the sandbox is closed."""
         task: asyncio.Task[object] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,4 +1,4 @@
-"""The pictures of the sandbox: a landscape drawn from the prompt, with the prompt on it, the same one each time."""
+"""The sandbox's pictures: a landscape drawn from the prompt, with the prompt on it; same prompt, same picture."""
 
 import asyncio
 import hashlib
@@ -96,14 +96,14 @@ PALETTES: Final = (
 
 
 class Studio:
-    """Draws pictures in two threads of its own and keeps the last few."""
+    """Draws pictures in two threads and caches the last few."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-picture")
         self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
 
     async def draw(self, order: Order, index: int) -> bytes:
-        """The encoded picture; `index` counts the pictures of one order from 0."""
+        """Return the encoded picture; `index` counts the pictures of one order from 0."""
         wanted = (order.prompt, order.width, order.height, order.picture_format, index)
         if wanted not in self._kept:
             loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ def draw(prompt: str, width: int, height: int, picture_format: str, index: int) 
 
 
 class _Scene:
-    """A landscape; drawn twice as large and reduced, so that its edges are smooth."""
+    """A landscape, drawn at twice the size and reduced, so that its edges are smooth."""
 
     def __init__(self, dice: random.Random, width: int, height: int) -> None:
         self._dice = dice
@@ -174,7 +174,7 @@ class _Scene:
         ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), fill=self._palette.sun)
 
     def _add_hills(self, picture: Image.Image, nearness: float) -> None:
-        """One ridge, from the farthest (0) to the nearest (1); mist brightens its foot."""
+        """Draw one ridge, from the farthest (0) to the nearest (1); mist brightens its foot."""
         palette = self._palette
         colour = _blend(palette.far, palette.near, nearness**0.8)
         ridge = list(self._ridge(nearness))
@@ -187,7 +187,7 @@ class _Scene:
         picture.paste(ImageOps.colorize(rise, colour, mist).resize(shape.size), (0, top), shape)
 
     def _ridge(self, nearness: float) -> Iterator[tuple[float, float]]:
-        """A sum of waves, the farther ridges rougher."""
+        """Yield the points of a ridge: a sum of waves, rougher for farther ridges."""
         base = self._height * (self._horizon + (1.02 - self._horizon) * nearness**1.25 * 0.72)
         swing = self._height * (0.075 - 0.03 * nearness)
         waves = [
@@ -206,7 +206,7 @@ def _blend(one: Colour, other: Colour, share: float) -> Colour:
 
 
 def _caption(scene: Image.Image, prompt: str) -> Image.Image:
-    """Puts the prompt on a frosted band at the foot of the picture."""
+    """Write the prompt on a frosted band at the foot of the picture."""
     width, height = scene.size
     unit = max(6.0, math.sqrt(width * height) / 100)
     font, small = ImageFont.load_default(unit * 3.4), ImageFont.load_default(unit * 1.9)
@@ -232,12 +232,12 @@ def _frost(scene: Image.Image, box: tuple[int, int, int, int], radius: int) -> N
 
 
 def _plain(text: str) -> str:
-    """Letters without their accents, which the bundled font lacks."""
+    """Remove accents, which the bundled font lacks."""
     return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
 
 
 def _wrap(text: str, font: Font, room: float) -> list[str]:
-    """At most MAX_LINES lines that fit; a word longer than a line is cut."""
+    """Return at most MAX_LINES lines that fit; a word longer than a line is cut."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

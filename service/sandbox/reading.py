@@ -1,4 +1,4 @@
-"""Reading requests: whatever comes in, the outcome is a typed value or a Refused for the provider to word."""
+"""Reading requests into typed values; an invalid one raises Refused, which each provider words in its own way."""
 
 import math
 import re
@@ -26,7 +26,7 @@ class Reason(Enum):
 
 
 class Refused(Exception):
-    """A request that gets an error answer, in the provider's own words; `field` is the one at fault, if any."""
+    """A request that gets an error response in the provider's own words; `field` names the wrong field, if any."""
 
     def __init__(self, reason: Reason, text: str = "", field: str | None = None) -> None:
         super().__init__(text)
@@ -113,13 +113,13 @@ def _is_web_url(value: str) -> bool:
 
 
 def parse_pair(value: str, separator: str) -> tuple[int, int] | None:
-    """`16:9` or `1024x768` as two positive numbers; None when it is no such pair."""
+    """Parse `16:9` or `1024x768` into two positive numbers; None if it is no such pair."""
     match = re.fullmatch(rf"([1-9][0-9]{{0,4}}){separator}([1-9][0-9]{{0,4}})", value)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def pixels(ratio: str) -> tuple[int, int]:
-    """About one megapixel in this ratio, both sides multiples of 16."""
+    """Return width and height for about one megapixel in this ratio, both multiples of 16."""
     wide, high = parse_pair(ratio, ":") or (1, 1)
     width = math.sqrt(1024 * 1024 * wide / high)
     return round(width / 16) * 16, round(width * high / wide / 16) * 16

@@ -1,4 +1,4 @@
-"""The log: JSON or for a terminal, every line with the request it belongs to, escaped, and bounded where it repeats."""
+"""Structured logging: JSON or for a terminal; with request ids, escaped, and repeated at a bounded rate."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ import structlog
 from service.telemetry.tracing import current_span
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request being answered, on every log line that it causes."""
+"""The id of the request being answered; added to every log line of that request."""
 
 Event = MutableMapping[str, Any]
 SAME = ("event", "lane", "route", "reason", "cause", "fault_id", "endpoint_id")
@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
-    """`json`, `console`, or `auto`: console on a terminal. Libraries' own records go the same way."""
+    """Configure structlog and `logging`. `auto` is `console` on a terminal and `json` elsewhere."""
     out = stream or sys.stderr
     quiet = cast(TextIO, _Quiet(out))
     console = log_format == "console" or (log_format == "auto" and out.isatty())
@@ -51,7 +51,7 @@ def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) ->
 
 
 class _Quiet:
-    """A stream whose disk may be full: what can't be told must not undo what was done."""
+    """A stream that drops lines it cannot write: a full disk must not fail the work that is logged."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -63,32 +63,32 @@ class _Quiet:
             return 0
 
     def flush(self) -> None:
-        try:  # a context manager would cost as much as the rest of the line's way out
+        try:  # contextlib.suppress would cost as much as writing the line
             self._stream.flush()
         except (OSError, ValueError):
             return
 
 
 class Throttle:
-    """Of warnings and errors that say the same, a few in a while are told; the next one says how many were not."""
+    """Log a repeated warning or error at most five times in ten seconds; the next one says how many were `hidden`."""
 
     def __init__(self) -> None:
-        self._told: OrderedDict[tuple[Any, ...], list[float]] = OrderedDict()
+        self._seen: OrderedDict[tuple[Any, ...], list[float]] = OrderedDict()
 
     def __call__(self, _logger: Any, level: str, event: Event) -> Event:
         if level not in ("warning", "error"):
             return event
         key = (level, *(event.get(name) for name in SAME), type(event.get("exc_info")))
         now = time.monotonic()
-        until, told, hidden = self._told.get(key, (0.0, 0, 0))
+        until, logged, hidden = self._seen.get(key, (0.0, 0, 0))
         if now >= until:
-            until, told, event = now + SAME_S, 0, {**event, "hidden": hidden} if hidden else event
+            until, logged, event = now + SAME_S, 0, {**event, "hidden": hidden} if hidden else event
             hidden = 0
-        drops = told >= SAME_MAX
-        self._told[key] = [until, told + (not drops), hidden + drops]
-        self._told.move_to_end(key)
-        if len(self._told) > KINDS_MAX:
-            self._told.popitem(last=False)
+        drops = logged >= SAME_MAX
+        self._seen[key] = [until, logged + (not drops), hidden + drops]
+        self._seen.move_to_end(key)
+        if len(self._seen) > KINDS_MAX:
+            self._seen.popitem(last=False)
         if drops:
             raise structlog.DropEvent
         return event
@@ -100,7 +100,7 @@ class _Console(structlog.dev.ConsoleRenderer):
 
 
 def _to_json(_logger: Any, _name: str, event: Event) -> str:
-    """Values are looked at one by one only where the line shows that one of them has to be."""
+    """Escape the values one by one only if the encoded line shows that one of them needs it."""
     try:
         line = _encode(event)
         is_plain = line.isascii() and b"\\" not in line and b"\x7f" not in line  # other controls get a backslash
@@ -118,12 +118,12 @@ def _add_ids(_logger: Any, _name: str, event: Event) -> Event:
 
 
 def _add_time(_logger: Any, _name: str, event: Event) -> Event:
-    event["timestamp"] = msgspec.to_builtins(datetime.now(UTC))  # noqa: TID251 (nothing is decided by it)
+    event["timestamp"] = msgspec.to_builtins(datetime.now(UTC))  # noqa: TID251 (no decision depends on it)
     return event
 
 
 def _escape(event: Event) -> Event:
-    """Texts from outside can't end a line or steer a terminal, and an exception's lines can't pass for ours."""
+    """Escape control characters, so that foreign text cannot end a line, control a terminal or imitate our lines."""
     exception = event.pop("exception", None)
     for name, value in event.items():
         event[name] = _clean(value)

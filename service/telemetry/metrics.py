@@ -1,4 +1,4 @@
-"""The table of all metrics, named after Prometheus' conventions, and what is told of tasks and rows as a whole."""
+"""All metrics in one table, named by Prometheus' conventions."""
 
 import platform
 from functools import cache
@@ -18,9 +18,9 @@ from service.telemetry.tracing import current_span
 log = structlog.get_logger()
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
-"""Up to a long poll's end, and beyond the time that an attempt may take."""
+"""Buckets up to the end of a long poll, and above the longest delivery attempt."""
 CALL_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
-"""Up to the longest call of a provider that answers with the result."""
+"""Buckets up to the longest call of a provider that blocks until the result."""
 LONG_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0)
 
 
@@ -28,13 +28,13 @@ M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 def _quick(metric: M) -> M:
-    """Its series are found in one look-up; the library's own way costs several times that, and there are few."""
+    """Cache the series of each label set; the library's own look-up costs several times as much, and there are few."""
     metric.labels = cache(metric.labels)  # type: ignore[method-assign]
     return metric
 
 
 class Metrics:
-    """Every metric there is; labels are bounded sets, never ids."""
+    """Every metric of the service. Labels are bounded sets, never ids."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
@@ -58,7 +58,7 @@ class Metrics:
     def _add_incoming(self) -> None:
         self.requests = self._counter(
             "taskhook_http_requests_total",
-            "Requests answered; 499: the client hung up first",
+            "Requests answered; 499: the client closed the connection first",
             "method",
             "route",
             "status",
@@ -69,14 +69,12 @@ class Metrics:
         self.refused = self._counter(
             "taskhook_connections_refused_total", "Requests refused before they were read", "outcome"
         )
-        self.auth_failures = self._counter(
-            "taskhook_auth_failures_total", "Requests with a key that is not known", "outcome"
-        )
+        self.auth_failures = self._counter("taskhook_auth_failures_total", "Requests with an unknown key", "outcome")
         self.callbacks = self._counter("taskhook_callbacks_total", "Callbacks received", "provider", "outcome")
         self.streams = self._gauge("taskhook_stream_clients", "Clients of the event stream now")
 
     def _add_work(self) -> None:
-        """What alerts watch is there from the start: a series that begins with its first failure has no rate then."""
+        """Create the series that alerts watch at the start: a series that begins with its first failure has no rate."""
         self.tasks_created = self._counter("taskhook_tasks_created_total", "Tasks accepted", "provider")
         self.tasks_finished = self._counter(
             "taskhook_tasks_finished_total", "Tasks ended", "provider", "outcome", "via"
@@ -102,12 +100,14 @@ class Metrics:
             buckets=CALL_SECONDS,
         )
         self.submit_window = self._histogram(
-            "taskhook_submit_window_seconds", "How long a kill would leave a submit's outcome unknown", "provider"
+            "taskhook_submit_window_seconds",
+            "Time in which a kill would leave a submit unconfirmed",
+            "provider",
         )
         self.attempts = self._counter("taskhook_delivery_attempts_total", "Attempts to deliver an event", "outcome")
         self.attempt_seconds = self._histogram("taskhook_delivery_attempt_duration_seconds", "Time of an attempt")
         self.endpoint_events = self._counter(
-            "taskhook_endpoint_events_total", "Endpoints that fail, have recovered, or were disabled", "type"
+            "taskhook_endpoint_events_total", "Endpoint health events: failing, recovered, disabled", "type"
         )
         for kind in EVENT_TYPES:
             if kind.startswith("endpoint."):
@@ -117,7 +117,7 @@ class Metrics:
         self.loop_failures = self._counter("taskhook_loop_failures_total", "Rounds of a loop that failed", "loop")
         self.faults = self._counter("taskhook_faults_total", "Failures of rows that were put aside", "kind", "outcome")
         self.trace_spans = self._counter(
-            "taskhook_trace_spans_total", "Spans sent to the collector, or lost with a failure of it", "outcome"
+            "taskhook_trace_spans_total", "Spans exported to the collector, or lost because it failed", "outcome"
         )
 
     def _add_states(self) -> None:
@@ -127,14 +127,12 @@ class Metrics:
         )
         self.tasks_open = self._gauge("taskhook_tasks_open", "Tasks not final", "status")
         self.deliveries_open = self._gauge("taskhook_deliveries_open", "Deliveries not received", "status")
-        self.due = self._gauge("taskhook_due", "Work whose time has come and that is not begun", "kind")
+        self.due = self._gauge("taskhook_due", "Due work that has not started", "kind")
         self.database_up = self._gauge("taskhook_database_up", "1 while the database can be written")
         self.overdue = self._gauge(
-            "taskhook_overdue_age_seconds", "How long work has been waiting that nothing holds up; 0 up to a minute"
+            "taskhook_overdue_age_seconds", "Age of the oldest due work that no limit holds back; 0 up to a minute"
         )
-        self.oldest_due = self._gauge(
-            "taskhook_oldest_due_age_seconds", "How long the oldest due work has been waiting; 0 where none is due"
-        )
+        self.oldest_due = self._gauge("taskhook_oldest_due_age_seconds", "Age of the oldest due work; 0 if none is due")
 
     def tell_fault(self, fault: Fault) -> None:
         """Work on a row has failed, and it was put aside."""
@@ -149,8 +147,8 @@ class Metrics:
             reason=fault.reason,
         )
 
-    def tell_finished(self, task: Task) -> None:
-        """A task has reached its final state, whichever way."""
+    def record_finished(self, task: Task) -> None:
+        """Count and log a task that reached its final state."""
         duration_s = ((task.finished_at or task.created_at) - task.created_at).total_seconds()
         self.tasks_finished.labels(task.provider, task.status, task.via or "").inc()
         self.task_seconds.labels(task.provider, task.status).observe(duration_s, current_span().find_exemplar())

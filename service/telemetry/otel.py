@@ -1,7 +1,7 @@
-"""Tracing that is on: spans after OpenTelemetry's semantic conventions, sent in batches by a thread of its SDK.
+"""OpenTelemetry tracing: spans by its semantic conventions, exported in batches by a thread of its SDK.
 
-What a span says is made of ids, routes, hosts and words of ours alone: no prompt, body, path of a callback or of a
-subscriber, query, header or message of an error ever gets here.
+A span holds ids, routes, hosts and our own words only: no prompt, body, callback path, endpoint path, query, header or
+error message.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ from service.telemetry.tracing import METHODS, NO_SPAN, Span, Tracing, enter_spa
 log = structlog.get_logger()
 
 FLUSH_S = 3.0
-"""What is left of the 25 s that a platform gives a stop, after the longest that web and worker take."""
+"""The rest of the 25 s that a platform gives a stop, after the longest that web and worker take."""
 UNTRACED = ("/healthz", "/readyz", "/metrics", "/sandbox/")
-"""Questions of machines, many times a minute; and the simulator, which stands for somebody else's service."""
+"""Probes, many times a minute; and the simulator, which stands for another service."""
 PATH_MAX = 256
 DEFAULT_PORTS = {"http": 80, "https": 443}
 GONE = 499
@@ -50,9 +50,9 @@ Attributes = dict[str, str | int]
 
 
 def start(otel: Mapping[str, str], metrics: Metrics) -> "OtelTracing":
-    """The SDK reads the environment by itself, so what stands in `.env` alone is put there."""
+    """Start tracing. The SDK reads the environment, so variables that only `.env` holds are copied there."""
     os.environ.update({name: value for name, value in otel.items() if name not in os.environ})
-    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # a batch that is lost, not each try to send it
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # log a lost batch, not each try to send it
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     if otel.get("OTEL_TRACES_EXPORTER", "").strip().lower() != "none":
         exporter = _CountingExporter(OTLPSpanExporter(), metrics.trace_spans)
@@ -61,7 +61,7 @@ def start(otel: Mapping[str, str], metrics: Metrics) -> "OtelTracing":
 
 
 def _resource() -> Resource:
-    """What the environment says of the service goes before what is known here."""
+    """Describe the service; attributes from the environment override these."""
     own = {
         "service.name": "taskhook",
         "service.version": version("taskhook"),
@@ -125,13 +125,13 @@ class OtelTracing(Tracing):
         return _OtelSpan(span, _ns(task.finished_at or task.created_at))
 
     async def close(self) -> None:
-        """On a thread that nothing waits for: a collector that does not answer can't hold up the stop."""
+        """Flush on a daemon thread, so that a collector that does not answer cannot delay the stop."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 
         def work() -> None:
             self._provider.shutdown()
-            with suppress(RuntimeError):  # the loop is closed: nobody waited
+            with suppress(RuntimeError):  # the loop is closed: the timeout expired
                 loop.call_soon_threadsafe(ended.set)
 
         Thread(target=work, name="tracing-stop", daemon=True).start()
@@ -175,16 +175,16 @@ class _OtelSpan(Span):
         state = {"tracestate": context.tracestate} if context.tracestate else {}
         return {"traceparent": context.traceparent, **state}
 
-    def tell_task(self, task: Task) -> None:
+    def record_task(self, task: Task) -> None:
         self._span.set_attributes(_describe(task))
         mine = self._span.get_span_context().trace_id
         if task.trace is not None and (theirs := _span_context(task.trace)).trace_id != mine:
             self._span.add_link(theirs)
 
-    def tell_sent(self, method: str, url: str) -> None:
+    def record_call(self, method: str, url: str) -> None:
         self._span.set_attributes({"http.request.method": method, **_server(url)})
 
-    def tell_heard(self, outcome: str, status: int | None, error_type: str | None) -> None:
+    def record_result(self, outcome: str, status: int | None, error_type: str | None) -> None:
         self._ends_ns = time.time_ns()
         self._span.set_attribute("taskhook.outcome", outcome)
         if status is not None:
@@ -206,9 +206,10 @@ class _OtelSpan(Span):
 
 
 class _RequestSpan(_OtelSpan):
-    """Begins at once; that of a callback only when its token has told which trace it belongs to, with its real start.
+    """The span of an inbound request.
 
-    The context that a callback brings is that of somebody who may be anybody: at most a link, never the parent.
+    A callback's span starts when its token has named the task, backdated to the real start. Its sender is not trusted,
+    so the trace context that it sends becomes a link at most, never the parent.
     """
 
     __slots__ = ("_brought", "_method", "_path", "_scope", "_started_ns", "_tracer")
@@ -227,9 +228,9 @@ class _RequestSpan(_OtelSpan):
         if self._span is trace.INVALID_SPAN:
             links = () if self._brought is None else (trace.Link(_span_context(self._brought)),)
             self._begin(task.trace, links)
-        self.tell_task(task)
+        self.record_task(task)
 
-    def tell_answered(self, route: str, status: int) -> None:
+    def record_answer(self, route: str, status: int) -> None:
         if self._span is trace.INVALID_SPAN:
             self._begin(None)
         path = self._scope["path"] if route.startswith("/v1/") else route
@@ -257,7 +258,7 @@ class _RequestSpan(_OtelSpan):
 
 
 class _CountingExporter(SpanExporter):
-    """What did not reach the collector is gone; the count says so, beside the SDK's own line in the log."""
+    """Count exported and lost spans; the SDK only logs a failed export."""
 
     def __init__(self, exporter: SpanExporter, spans: Counter) -> None:
         self._exporter = exporter
@@ -290,14 +291,14 @@ def _fail(span: trace.Span, error_type: str) -> None:
 
 
 def _server(url: str) -> Attributes:
-    """Host and port alone: paths and queries of subscribers' URLs are secrets as often as not."""
+    """Return host and port only: paths and queries of endpoint URLs are often secrets."""
     parts = urlsplit(url)
     port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
     return {"server.address": parts.hostname or "", "server.port": port, "url.scheme": parts.scheme}
 
 
 def _parent(context: TraceContext | None) -> Context:
-    """Nothing else is ever taken from around: without a context it is a new trace."""
+    """Return the parent context; without one the span starts a new trace."""
     if context is None:
         return Context()
     return trace.set_span_in_context(trace.NonRecordingSpan(_span_context(context)), Context())

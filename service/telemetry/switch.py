@@ -1,4 +1,4 @@
-"""Whether there is tracing: what was asked for, what the OTEL_* variables say, and whether the extra is installed."""
+"""Decide whether to trace: by the setting, the OTEL_* variables, and whether the extra is installed."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -19,10 +19,10 @@ NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.tra
 
 
 def start_tracing(wanted: bool | None, otel: Mapping[str, str], metrics: Metrics) -> Tracing:
-    """`otel` has the OTEL_* variables; where nobody said whether to trace, an endpoint among them says so.
+    """Start tracing if `wanted`, or if it is None and the OTEL_* variables in `otel` name an endpoint.
 
-    Raises Unavailable when it was asked for and is not possible; an endpoint may be set for everything on a platform,
-    so that alone stops no start.
+    Raises Unavailable if tracing is wanted and impossible. An endpoint alone stops no start, since a platform may set
+    it for every service.
     """
     endpoint = any(otel.get(name) for name in ENDPOINTS)
     if wanted is False or _word(otel, "OTEL_SDK_DISABLED") == "true" or not (wanted or endpoint):
@@ -31,7 +31,7 @@ def start_tracing(wanted: bool | None, otel: Mapping[str, str], metrics: Metrics
     if obstacle is None:
         return _start(otel, metrics)
     if wanted:
-        raise Unavailable("TASKHOOK_TRACING is set, but there can be no tracing.", cause=obstacle)
+        raise Unavailable("TASKHOOK_TRACING is true, but tracing is not possible.", cause=obstacle)
     log.warning("tracing.off", reason=obstacle)
     return OFF
 
@@ -40,7 +40,7 @@ def _start(otel: Mapping[str, str], metrics: Metrics) -> Tracing:
     try:
         return cast(Tracing, import_module("service.telemetry.otel").start(otel, metrics))
     except (ImportError, ValueError) as error:
-        raise Unavailable("Tracing can't start.", cause=str(error)) from error
+        raise Unavailable("Tracing could not start.", cause=str(error)) from error
 
 
 def _find_obstacle(otel: Mapping[str, str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Tracing as the rest of the service sees it: off unless it is asked for, and then nothing of it is even imported."""
+"""The tracing interface. These classes do nothing; OpenTelemetry is imported only when tracing is on."""
 
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -10,44 +10,44 @@ from service.core.task import Task
 from service.core.trace import TraceContext
 
 METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-"""Any other is `_OTHER` in spans and metrics, by the semantic conventions."""
+"""Other methods are `_OTHER` in spans and metrics, by the semantic conventions."""
 
 
 class Span:
-    """Something being done, within `with`. This one is part of no trace, and nothing done to it has any effect."""
+    """An operation, as a context manager. This base class records nothing."""
 
     __slots__ = ()
 
     def find_context(self) -> TraceContext | None:
-        """What later spans have as parent."""
+        """Return the parent context for later spans."""
         return None
 
     def find_ids(self) -> tuple[str, str] | None:
-        """Of the trace and of the span, for a line of the log."""
+        """Return trace id and span id for log lines."""
         return None
 
     def find_exemplar(self) -> dict[str, str] | None:
-        """For a histogram; None where the trace is not sampled, and so can't be looked at."""
+        """Return an exemplar for a histogram; None if the trace is not sampled."""
         return None
 
     def headers(self) -> dict[str, str]:
-        """With which whoever is called joins the trace."""
+        """Return the headers that let the called service join the trace."""
         return {}
 
     def join(self, task: Task) -> None:
-        """A request that turns out to be a step of this task's trace."""
+        """Make the request part of this task's trace."""
 
-    def tell_task(self, task: Task) -> None:
-        """What is done is about this task."""
+    def record_task(self, task: Task) -> None:
+        """Record which task the operation concerns."""
 
-    def tell_answered(self, route: str, status: int) -> None:
-        """The request was answered; 499 when there was nobody left to answer."""
+    def record_answer(self, route: str, status: int) -> None:
+        """Record the answer to a request; 499 if the client had gone."""
 
-    def tell_sent(self, method: str, url: str) -> None:
-        """A call goes out to there."""
+    def record_call(self, method: str, url: str) -> None:
+        """Record an outgoing call."""
 
-    def tell_heard(self, outcome: str, status: int | None, error_type: str | None) -> None:
-        """The call is over; this is when the span ends, even if what was heard is written down within it."""
+    def record_result(self, outcome: str, status: int | None, error_type: str | None) -> None:
+        """Record the result of a call. The span ends now, although the result is stored within it."""
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +55,7 @@ class Span:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Errors pass."""
+        """Let errors pass."""
 
 
 NO_SPAN = Span()
@@ -65,29 +65,29 @@ enter_span, leave_span = _current.set, _current.reset
 
 
 class Tracing:
-    """Makes spans. This one is off."""
+    """Makes spans. This base class is off."""
 
     __slots__ = ()
     is_on: ClassVar[bool] = False
 
     def request(self, scope: Mapping[str, Any]) -> Span:
-        """A request that came in, as ASGI describes it."""
+        """Return the span of an inbound request, given its ASGI scope."""
         return NO_SPAN
 
     def call(self, kind: str, task: Task) -> Span:
-        """A submit or a poll of the task."""
+        """Return the span of a provider call: `kind` is submit or poll."""
         return NO_SPAN
 
     def delivery(self, delivery: Delivery, context: TraceContext | None) -> Span:
-        """An attempt to deliver; `context` is that of the event's task."""
+        """Return the span of a delivery attempt; `context` is that of the event's task."""
         return NO_SPAN
 
     def life(self, task: Task) -> Span:
-        """The whole life of a task that has ended."""
+        """Return the span of a final task, from its creation to its end."""
         return NO_SPAN
 
     async def close(self) -> None:
-        """Sends what is left, for a few seconds at most."""
+        """Flush the remaining spans, for a few seconds at most."""
 
 
 OFF = Tracing()

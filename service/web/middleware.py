@@ -76,7 +76,7 @@ class Gate:
 
     def _count(self, scope: Scope, status: int, duration_s: float, span: Span) -> None:
         route = _route(scope)
-        span.tell_answered(route, status)
+        span.record_answer(route, status)
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(method, route).observe(duration_s, span.find_exemplar())

@@ -136,7 +136,7 @@ def _new_task(web: Web, wanted: CreateTask, access: Access, model: Model) -> Tas
 
 
 def _answer_created(web: Web, caller: str, stored: Task, started: float, *, is_new: bool) -> Answer:
-    current_span().tell_task(stored)
+    current_span().record_task(stored)
     _tell_created(web.running.metrics, stored, caller, started, is_new=is_new)
     location = (b"location", b"/v1/tasks/" + stored.id.encode())
     if is_new:
@@ -224,7 +224,7 @@ async def list_tasks(web: Web, call: Call[ListTasks, None]) -> Answer:
 async def cancel_task(web: Web, call: Call[None, None]) -> Answer:
     change = await web.store.writer.change_task(call.path_id("task"), partial(lifecycle.cancel, env=web.env))
     task = change.tasks[0]
-    current_span().tell_task(task)
+    current_span().record_task(task)
     if change.outcome == "moved":
         log.info("task.canceled", task_id=task.id, provider=task.provider, caller=call.caller.name)
     return json_answer(view_task(task))
@@ -236,7 +236,7 @@ async def poll_task(web: Web, call: Call[None, None]) -> Answer:
     if access is None or access.account is None:
         raise Conflict("The provider of this task is not configured any more, so it can't be polled.")
     change = await web.store.writer.change_task(task_id, partial(lifecycle.look_now, env=web.env, policy=access.policy))
-    current_span().tell_task(change.tasks[0])
+    current_span().record_task(change.tasks[0])
     log.info("task.poll_requested", task_id=task_id, provider=access.provider.id, caller=call.caller.name)
     return json_answer(view_task(change.tasks[0]), 202)
 

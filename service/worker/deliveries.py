@@ -131,11 +131,13 @@ class DeliveryWork:
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Attempted:
         span = current_span()
-        span.tell_sent("POST", url)
+        span.record_call("POST", url)
         given = {name.lower() for name in headers}
         joining = {name: value for name, value in span.headers().items() if name not in given}
         attempted = await self._poster.post(url, {**headers, **joining}, body)
-        span.tell_heard("received" if attempted.received else "failed", attempted.status_code, _error_type(attempted))
+        span.record_result(
+            "received" if attempted.received else "failed", attempted.status_code, _error_type(attempted)
+        )
         return attempted
 
     def _open(self, parcel: Parcel, at: datetime) -> _Opened:

@@ -116,7 +116,7 @@ class TaskWork:
 
     async def _call(self, call: CallKind, request: HttpRequest) -> "_Heard":
         started, span = time.monotonic(), current_span()
-        span.tell_sent(request.method, request.url)
+        span.record_call(request.method, request.url)
         reply = self._without_secrets(await self._client.send(request))
         observation = self._read(call, reply)
         duration_s = time.monotonic() - started
@@ -124,7 +124,7 @@ class TaskWork:
         self._metrics.calls.labels(provider, call, outcome).inc()
         self._metrics.call_seconds.labels(provider, call).observe(duration_s, span.find_exemplar())
         status = reply.status if isinstance(reply, HttpReply) else None
-        span.tell_heard(outcome, status, _error_type(reply, outcome))
+        span.record_result(outcome, status, _error_type(reply, outcome))
         answered = AccountCall(provider=provider, kind=call, answered=is_answer(observation, status))
         return _Heard(observation=observation, calls=(answered,))
 

@@ -8,7 +8,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = b"Content-Length: 0\r\n\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 BOMB = gzip.compress(bytes(100_000_000), compresslevel=1)
-MALFORMED = "answer is no HTTP: malformed"
+MALFORMED = "answer is not HTTP: malformed"
 
 UNREADABLE: dict[str, tuple[Answer, str]] = {
     "reset": (Reset(), "connection reset"),
@@ -17,11 +17,11 @@ UNREADABLE: dict[str, tuple[Answer, str]] = {
     "closed in the head": (Raw(OK + b"Content-Le"), "connection closed without an answer"),
     "10,000 headers": (
         Raw(OK + b"".join(b"X-%d: a\r\n" % i for i in range(10_000)) + EMPTY),
-        "answer is no HTTP: too many headers",
+        "answer is not HTTP: too many headers",
     ),
     "a header of 20 kB": (
         Raw(OK + b"X: " + b"a" * 20_000 + b"\r\n" + EMPTY),
-        "answer is no HTTP: a header is too long",
+        "answer is not HTTP: a header is too long",
     ),
     "a NUL in a name": (Raw(OK + b"X\0Y: a\r\n" + EMPTY), MALFORMED),
     "a NUL in a value": (Raw(OK + b"X: \0\r\n" + EMPTY), MALFORMED),

@@ -15,7 +15,7 @@ from service.outbound.failures import kind_of
         ("tls: certificate is for another host", "tls"),
         ("refused: address not public", "refused"),
         ("connection refused", "connection_error"),
-        ("answer is no HTTP: malformed", "connection_error"),
+        ("answer is not HTTP: malformed", "connection_error"),
         ("what: nobody thought of", "connection_error"),
         ("", "connection_error"),
     ],

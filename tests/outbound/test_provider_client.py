@@ -204,7 +204,7 @@ async def test_an_encoding_that_nobody_asked_for_is_undone(
 @pytest.mark.parametrize("body", [gzip.compress(b"plain")[:-6], b"plain"], ids=["cut", "plain"])
 async def test_a_broken_encoding_is_unconfirmed(script: Script, client: ProviderClient, body: bytes) -> None:
     outcome = await client.send(submit(script.url(Reply(200, body, headers={"Content-Encoding": "gzip"}))))
-    assert outcome == Unconfirmed(reason="answer is no gzip")
+    assert outcome == Unconfirmed(reason="answer is not gzip")
 
 
 async def test_an_answer_until_the_connection_ends_is_whole(script: Script, client: ProviderClient) -> None:

@@ -92,9 +92,9 @@ def test_what_is_off_costs_a_request_well_under_a_microsecond_a_step() -> None:
     def steps() -> None:
         with OFF.request(scope) as span:
             current_span().find_context()
-            current_span().tell_task(task)
+            current_span().record_task(task)
             current_span().join(task)
-            span.tell_answered("/v1/tasks", 202)
+            span.record_answer("/v1/tasks", 202)
             span.find_exemplar()
 
     each_s = best_s(steps) / SPANS_OF_A_REQUEST

@@ -64,7 +64,7 @@ class Site:
         self.driver = driver
         self.bus = Bus()
         self.metrics = Metrics()
-        self.writer = Writer(driver, self.bus, env, self.metrics.tell_finished)
+        self.writer = Writer(driver, self.bus, env, self.metrics.record_finished)
         self.reads = Reads(driver)
         self.stopping = asyncio.Event()
         self.tokens = CallbackTokens(["a secret key"], list(PROVIDERS))

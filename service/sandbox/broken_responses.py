@@ -1,4 +1,4 @@
-"""Answers that are none: a proxy's HTML page, and a connection that breaks in the middle."""
+"""Broken responses: a proxy's HTML page, and a connection that breaks in the middle."""
 
 import logging
 from contextvars import ContextVar
@@ -11,7 +11,7 @@ _cut: Final = ContextVar("cut", default=False)
 
 
 class _QuietCuts(logging.Filter):
-    """Drops the server's complaint about an unfinished answer, for requests that are cut on purpose alone."""
+    """Drop the server's warning about an unfinished response, only for requests that are cut on purpose."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not _cut.get()
@@ -21,7 +21,7 @@ _QUIET_CUTS: Final = _QuietCuts()
 
 
 class CutResponse(Response):
-    """Announces more than it sends and stops, upon which the server closes the connection."""
+    """A response that announces more bytes than it sends, so that the server closes the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         logging.getLogger("uvicorn.error").addFilter(_QUIET_CUTS)

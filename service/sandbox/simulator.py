@@ -1,4 +1,4 @@
-"""What the simulated providers have in common: keys, magic prompts, the life of a job; the looks are each one's."""
+"""The common part of all simulators: keys, magic prompts, and the life of a job."""
 
 import asyncio
 import hmac
@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.sandbox.breakage import CutResponse, bad_gateway
+from service.sandbox.broken_responses import CutResponse, bad_gateway
 from service.sandbox.callbacks import GARBAGE, Courier, Report, reports
 from service.sandbox.faults import Tally, parse_faults
-from service.sandbox.jobs import Fate, Job, Jobs, Order
+from service.sandbox.jobs import Job, JobOutcome, Jobs, Order
 from service.sandbox.reading import Reason, Refused
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -30,7 +30,7 @@ METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What all the simulated providers of one sandbox share."""
+    """State that all simulators of one sandbox share."""
 
     base_url: str
     job_seconds: float
@@ -49,15 +49,15 @@ class Site:
 
 
 class Broken(Exception):
-    """The request gets this response instead of one in the provider's format."""
+    """Raised to answer with this response instead of one in the provider's format."""
 
     def __init__(self, response: Response) -> None:
         super().__init__()
         self.response = response
 
 
-class Wire(ABC):
-    """One simulated provider; its base URL is `/{id}{prefix}`, and `calls` are below that."""
+class Simulator(ABC):
+    """One simulated provider. Its base URL is `/{id}{prefix}`; `calls` are below it."""
 
     id: ClassVar[str]
     prefix: ClassVar[str] = ""
@@ -70,16 +70,16 @@ class Wire(ABC):
 
     @abstractmethod
     def answers(self) -> dict[str, Answer]:
-        """`METHOD /path` -> what answers it."""
+        """Return the handler of each `METHOD /path`."""
 
     @abstractmethod
     def refuse(self, refused: Refused) -> Response:
-        """The provider's own error answer."""
+        """Return the error response in the provider's format."""
 
     def new_id(self) -> str:
         return str(uuid.uuid4())
 
-    def callback_body(self, job: Job, task_id: str, fate: Fate) -> dict[str, object]:
+    def callback_body(self, job: Job, task_id: str, outcome: JobOutcome) -> dict[str, object]:
         raise NotImplementedError(f"{self.id} has no callbacks")
 
     def callback_headers(self, task_id: str) -> dict[str, str]:
@@ -116,7 +116,7 @@ class Wire(ABC):
             raise Refused(Reason.BAD_KEY)
 
     async def begin(self, order: Order) -> Job:
-        """Starts a job for a submit, unless the prompt asks for trouble; then Refused or Broken says which."""
+        """Start a job for a submit. Raises Refused or Broken if a magic prompt asks for it."""
         self._check_faults(order.prompt)
         job = Job(id=self.new_id(), provider=self.id, order=order)
         self.site.jobs.add(job)
@@ -163,7 +163,7 @@ class Wire(ABC):
 
     async def _send(self, job: Job, url: str, report: Report) -> None:
         task_id = self.new_id() if report.names_another else job.id
-        body = None if report.fate is None else self.callback_body(job, task_id, report.fate)
+        body = None if report.outcome is None else self.callback_body(job, task_id, report.outcome)
         raw_body = GARBAGE if body is None else json.dumps(body, ensure_ascii=False).encode()
         await self.site.courier.deliver(
             url,
@@ -174,7 +174,7 @@ class Wire(ABC):
         )
 
     def find(self, task_id: str) -> Job | None:
-        """The job a poll asks for, after the faults that disturb polls have had their turn."""
+        """Return the job that a poll asks for, after applying the faults that disturb polls."""
         job = self.site.jobs.find(task_id)
         if job is None or job.provider != self.id:
             return None
@@ -183,7 +183,7 @@ class Wire(ABC):
         return None if job.disturbs_poll("not-found") else job
 
     async def hold(self, request: Request, job: Job) -> bool:
-        """Keeps the connection open until the job has finished; False when it is given up before that."""
+        """Hold the request until the job has finished; return False if the client left or the limit passed."""
         finished = self.site.jobs.spawn(job.finished.wait())
         gone = asyncio.ensure_future(request.receive())
         limit_s = self.site.job_seconds * HOLD
