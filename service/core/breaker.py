@@ -1,4 +1,4 @@
-"""The circuit breaker of a provider account: after failures in a row its tasks wait, and one at a time tries it again.
+"""The circuit breaker of a provider account: after failures in a row its tasks wait, and one at a time probes it.
 
 closed -> open (`OPENS_AFTER` failures in a row) -> half open (one call, the probe) -> closed, or open for longer.
 """
@@ -20,11 +20,11 @@ OPENS_AFTER = 5
 REST_FIRST_S = 5.0
 REST_MAX_S = 60.0
 PROBE_LEASE_S = 100.0
-"""Longer than any call: a probe that was not heard of since died with its process."""
+"""Longer than any call: a probe without a result by then died with its process."""
 
 
 class AccountCall(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call told about the account: `answered` when the provider itself spoke, be it to refuse the task."""
+    """The result of one call for the breaker: `answered` if the provider itself answered, also to refuse the task."""
 
     provider: str
     kind: CallKind
@@ -32,7 +32,7 @@ class AccountCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Breaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`submits` and `polls` failed in a row; `since` it is open; `probes` that failed since then."""
+    """`submits` and `polls` count failures in a row, `since` is when it opened, `probes` counts those that failed."""
 
     submits: int = 0
     polls: int = 0
@@ -47,11 +47,11 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return "half_open" if self.probing or self.is_due(now) else "open"
 
     def shuts(self, kind: CallKind) -> bool:
-        """While polls are answered they go on: only submits wait then."""
+        """Return whether calls of this kind wait; polls continue while they are answered."""
         return self.since is not None and (kind == "submit" or self.polls > 0)
 
     def is_due(self, now: datetime) -> bool:
-        """Whether one call may try the account."""
+        """Return whether one call may probe the account."""
         if self.probe_at is None:
             return False
         clock_was_ahead = self.probe_at > after(now, PROBE_LEASE_S + REST_MAX_S)
@@ -59,9 +59,9 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def is_answer(observation: Observation, status: int | None) -> bool:
-    """Whether the provider itself spoke. `status` is the answer's, None where none came.
+    """Return whether the provider itself answered; `status` is None without a response.
 
-    Refusing one task is an answer; so is a rate limit, which has its own rest.
+    A refused task is an answer, and so is a rate limit, which has its own pause.
     """
     if status is None or status >= 500 or isinstance(observation, NotSent | Unconfirmed):
         return False
@@ -75,12 +75,12 @@ def after_calls(breaker: Breaker, calls: list[AccountCall], env: Env) -> Breaker
 
 
 def probe(breaker: Breaker, env: Env) -> Breaker:
-    """One call tries the account; nobody else does until it has ended."""
+    """Start a probe; no other call uses the account until it has ended."""
     return replace(breaker, probing=True, probe_at=after(env.now(), PROBE_LEASE_S))
 
 
 def _answered(breaker: Breaker, kind: CallKind, env: Env) -> Breaker:
-    """An answered poll does not say that submits work; one of those is tried next."""
+    """Record an answer. A poll does not prove that submits work, so a submit is probed next."""
     healed = replace(breaker, polls=0) if kind == "poll" else replace(breaker, submits=0, polls=0)
     if healed.since is None:
         return healed
@@ -90,7 +90,7 @@ def _answered(breaker: Breaker, kind: CallKind, env: Env) -> Breaker:
 
 
 def _failed(breaker: Breaker, kind: CallKind, env: Env) -> Breaker:
-    """A straggler that was sent before it opened is counted and moves nothing."""
+    """Record a failure. A call that was sent before the breaker opened is only counted."""
     if kind == "poll":
         counted = replace(breaker, polls=breaker.polls + 1)
     else:

@@ -1,4 +1,4 @@
-"""A change: the new values that one decision wants written, all of them in one transaction."""
+"""A change: the new values of one decision, written in one transaction."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -11,17 +11,17 @@ from service.core.event import Event
 from service.core.task import Task
 
 Outcome = Literal["moved", "noted", "duplicate", "late", "mismatch", "unreadable", "hint", "stale", "replayed"]
-"""What a decision came to.
+"""The result of a decision.
 
 moved       the thing changed
-noted       written down, nothing else
-duplicate   the same again, or about a task that is final
-late        a result after the end: kept and published
+noted       a timeline entry only
+duplicate   a repetition, or about a final task
+late        a result after the end: stored and published
 mismatch    about another task of the provider
 unreadable  could not be read
-hint        taken as a reason to poll now
-stale       from a worker whose lease is over
-replayed    the answer to the same request, given before
+hint        a reason to poll now
+stale       from a worker whose lease expired
+replayed    the stored answer to the same request
 """
 
 
@@ -36,14 +36,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole account of a provider rests until then."""
+    """Pause the whole account until then."""
 
     provider: str
     until: datetime
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that was answered: the same key with the same fingerprint gets the same task."""
+    """An answered request: the same key with the same fingerprint returns the same task."""
 
     key: str
     fingerprint: str
@@ -52,7 +52,7 @@ class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """New values; `holds` names endpoints whose pending deliveries are to be held."""
+    """New values to write; `holds` names endpoints whose pending deliveries become held."""
 
     outcome: Outcome = "moved"
     tasks: tuple[Task, ...] = ()

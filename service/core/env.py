@@ -1,4 +1,4 @@
-"""The three impurities every decision may need, injected so that tests own them."""
+"""Clock, ids and jitter, injected so that tests control them."""
 
 from datetime import datetime
 from typing import Protocol
@@ -6,13 +6,13 @@ from typing import Protocol
 
 class Env(Protocol):
     def now(self) -> datetime:
-        """The time: aware, UTC, cut to milliseconds, so that a database gives back what it got."""
+        """Return the time: aware, UTC, in whole milliseconds, as the database stores it."""
         ...
 
     def new_id(self, prefix: str) -> str:
-        """A new id that sorts after every id this Env gave before."""
+        """Return a new id that sorts after all earlier ids of this Env."""
         ...
 
     def jitter(self, seconds: float) -> float:
-        """The duration moved by up to a tenth either way, so that what failed together does not return together."""
+        """Vary the duration by up to 10 %, so that calls that failed together are not retried together."""
         ...

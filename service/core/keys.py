@@ -1,6 +1,7 @@
-"""API keys: their rights, and a form that scanners of leaked secrets can find and check without asking anybody.
+"""API keys: scopes, and a format that secret scanners can detect and check offline.
 
-A key is `tk_live_`, 33 base62 digits (the first 8 name it, the rest hold 149 random bits) and 6 of a CRC-32 over these.
+A key is `tk_live_`, 33 base62 digits (the first 8 are its hint, the rest hold 149 random bits) and 6 digits of a
+CRC-32 over all of that.
 """
 
 import hashlib
@@ -13,26 +14,26 @@ from typing import Literal, get_args
 import msgspec
 
 Scope = Literal["tasks:write", "tasks:read", "endpoints", "admin"]
-"""What a key may do.
+"""The scopes of a key.
 
 tasks:write  create, cancel and erase tasks
 tasks:read   see tasks, their timelines and events, and the providers
 endpoints    see and change endpoints and deliveries, and see the events about endpoints
-admin        make, list and revoke keys; so it may do everything, since it can make a key that may
+admin        create, list and revoke keys; implies all scopes, since it can create a key that has them
 """
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "tk_live_"
 HINT_DIGITS, RANDOM_DIGITS, CHECK_DIGITS = 8, 33, 6
 RANDOM_BITS = 196
-"""What fills the random digits."""
+"""Random bits that fill the 33 digits."""
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{RANDOM_DIGITS}}})([0-9A-Za-z]{{{CHECK_DIGITS}}})", re.ASCII)
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as it is kept: `hint` is its public beginning, `digest` all that is left of the rest."""
+    """A stored key: `hint` is its public beginning, `digest` the hash of the whole key."""
 
     id: str
     name: str
@@ -53,7 +54,7 @@ def render_key(random_bits: int) -> str:
 
 
 def is_key(text: str) -> bool:
-    """Whether the text is a key of this kind, of whichever installation."""
+    """Return whether the text has the format of a key, of any installation."""
     found = _SHAPE.fullmatch(text)
     return found is not None and hmac.compare_digest(_check(found[1]), found[2])
 
@@ -63,7 +64,7 @@ def hint_of(key: str) -> str:
 
 
 def digest_of(key: str) -> str:
-    """SHA-256 alone: nobody can guess 149 random bits, so a slow hash would slow each request and protect nothing."""
+    """Hash a key with SHA-256: 149 random bits cannot be guessed, so a slow hash would only slow down each request."""
     return hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
 
 

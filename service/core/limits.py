@@ -1,4 +1,4 @@
-"""How much may be sent in any stretch of time: a sliding window of a few slots, small enough to live in one row."""
+"""Rate limit: a sliding window of ten slots, small enough for one row."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ SLOTS = 10
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """`limit` things in any `window_s`; `used` counts them by slot. Never more, and up to a slot's length stricter."""
+    """At most `limit` calls in any `window_s`; `used` counts them by slot, so it is up to one slot stricter."""
 
     limit: int
     window_s: float
@@ -22,7 +22,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
     def _current(self, now: datetime) -> dict[int, int]:
         oldest = int(to_ms(now) / self._slot_ms) - SLOTS
-        newest = oldest + 2 * SLOTS  # a clock that was ahead must not block for longer than a window
+        newest = oldest + 2 * SLOTS  # a clock that was ahead blocks for one window at most
         return {slot: count for slot, count in self.used.items() if oldest <= slot <= newest}
 
     def room(self, now: datetime) -> int:
@@ -36,7 +36,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, used=used)
 
     def opens_in_s(self, now: datetime) -> float:
-        """Until there is room for one more."""
+        """Return the seconds until there is room for one more call."""
         used = self._current(now)
         if sum(used.values()) < self.limit:
             return 0.0

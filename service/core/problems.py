@@ -1,16 +1,16 @@
-"""What can be wrong with what a caller asks, as exceptions; the web tells each as problem+json.
+"""Errors for callers, as exceptions; the HTTP API answers each as problem+json.
 
 Problem
-├── Malformed        the bytes are not what the protocol asks for
-├── Unauthorized     no key, or none that we know
-├── Forbidden        a key without the right, or a callback that can't be trusted
-├── NotFound         no such thing, or not for this caller
-├── Conflict         at odds with the state the thing is in
+├── Malformed        the bytes do not follow the protocol
+├── Unauthorized     no key, or an unknown one
+├── Forbidden        a key without the scope, or a callback without a valid token or signature
+├── NotFound         no such object, or not visible to this caller
+├── Conflict         not possible in the current state
 ├── TooLarge         more bytes than the limit
-├── TooMany          of what this caller did; it should come again later
+├── TooMany          rate limit; retry later
 ├── UnsupportedType  a content type other than JSON
 ├── InvalidRequest   readable, but fields are wrong; `errors` names each
-└── Unavailable      can't be kept or done right now; the caller should come again
+└── Unavailable      not possible right now; retry later
 """
 
 from typing import Any
@@ -19,14 +19,14 @@ import msgspec
 
 
 class FieldError(msgspec.Struct, frozen=True, kw_only=True):
-    """One wrong field: where it stands in the request, and what is wrong with it and allowed instead."""
+    """One wrong field: its path in the request, what is wrong, and what is allowed."""
 
     loc: list[str | int]
     msg: str
 
 
 class Problem(Exception):
-    """The root. `detail` is one sentence for the caller; it never holds a secret."""
+    """Base class. `detail` is one sentence for the caller, without secrets."""
 
     def __init__(self, detail: str, **extra: Any) -> None:
         super().__init__(detail)
@@ -75,7 +75,7 @@ class InvalidRequest(Problem):
 
 
 class Unavailable(Problem):
-    """`cause` is the machine's own word for the log; callers are not told."""
+    """Raised if a dependency fails. `cause` is for the log; callers do not see it."""
 
     def __init__(self, detail: str, *, retry_after_s: int = 5, cause: str = "") -> None:
         super().__init__(detail)
@@ -84,5 +84,5 @@ class Unavailable(Problem):
 
 
 def invalid(field: str, msg: str) -> InvalidRequest:
-    """One wrong field of the body, named by its dotted path."""
+    """Return the error for one body field, named by its dotted path."""
     return InvalidRequest([FieldError(loc=["body", *field.split(".")], msg=msg)])

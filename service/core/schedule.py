@@ -1,4 +1,4 @@
-"""When next: growth of polls, backoff of submits, the retry schedule of deliveries, and what Retry-After says."""
+"""Timing: growth of the poll interval, backoff of submits, the retry schedule of deliveries, and Retry-After."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,10 +13,10 @@ SUBMIT_BACKOFF_MAX_S = 60.0
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How tasks of one provider are tracked in this installation.
+    """How this installation tracks the tasks of one provider.
 
-    `callbacks` and `polling` say what can be had here: no public URL, no callbacks. `confirm` makes a callback a hint
-    that is polled. The leases outlive the calls they cover, or a second worker would take over a call in flight.
+    `callbacks` is False without a public URL. `confirm` treats a callback as a hint to poll. The leases outlast the
+    calls they cover, or a second worker would take over a call in flight.
     """
 
     callbacks: bool
@@ -34,18 +34,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return self.grace_s if self.callbacks else self.poll_first_s
 
     def next_wait_s(self, wait_s: float | None) -> float:
-        """The distance to the next poll after one at `wait_s` told nothing new."""
+        """Return the seconds to the next poll after one at `wait_s` without news."""
         longest = max(self.grace_max_s, self.grace_s) if self.callbacks else self.poll_max_s
         return min(max(wait_s or 0.0, self.poll_first_s / POLL_GROWTH) * POLL_GROWTH, longest)
 
 
 def submit_backoff_s(submits: int) -> float:
-    """Before the next try after that many that did not arrive."""
+    """Return the backoff after this many submits that did not arrive."""
     return min(SUBMIT_BACKOFF_FIRST_S * 2.0 ** min(max(submits - 1, 0), 16), SUBMIT_BACKOFF_MAX_S)
 
 
 def parse_retry_after(text: str | None, now: datetime) -> float | None:
-    """Seconds from now, 0 to 24 h; None when it says nothing (RFC 9110 10.2.3; floats are seen too)."""
+    """Return the seconds from now, 0 to 24 h, or None if unreadable (RFC 9110 10.2.3; some servers send floats)."""
     if not text:
         return None
     try:
@@ -60,6 +60,6 @@ def parse_retry_after(text: str | None, now: datetime) -> float | None:
 def _seconds_until(http_date: str, now: datetime) -> float:
     try:
         at = parsedate_to_datetime(http_date)
-    except (ValueError, OverflowError):  # a year or a zone beyond what a machine counts
+    except (ValueError, OverflowError):  # a year or zone out of range
         return -1.0
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())

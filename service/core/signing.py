@@ -1,4 +1,4 @@
-"""Signatures of events, after Standard Webhooks: HMAC-SHA256 over `id.timestamp.body`."""
+"""Signatures of events by Standard Webhooks: HMAC-SHA256 over `id.timestamp.body`."""
 
 import binascii
 import hashlib
@@ -15,12 +15,12 @@ def render_secret(random_bytes: bytes) -> str:
 
 
 def derive_secret(secret_key: str) -> str:
-    """The signing secret of an installation that was given none: bound to its secret key, telling nothing of it."""
+    """Derive the default signing secret from the secret key, which it does not reveal."""
     return render_secret(hmac.digest(secret_key.encode(), b"taskhook.signing-secret", hashlib.sha256))
 
 
 def decode_secret(secret: str) -> bytes:
-    """The key's bytes. Raises ValueError that says what is wrong, without the secret."""
+    """Return the key's bytes. Raises ValueError, whose text says what is wrong without the secret."""
     if not secret.startswith(PREFIX):
         raise ValueError(f"must start with {PREFIX}")
     try:
@@ -33,7 +33,7 @@ def decode_secret(secret: str) -> bytes:
 
 
 def sign(secrets: Sequence[str], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers of one attempt; one signature for each secret, so that a rotation breaks no receiver."""
+    """Return the three headers of one attempt, with one signature for each secret, as a rotation needs."""
     signed = b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
     signatures = (b64encode(hmac.digest(decode_secret(secret), signed, hashlib.sha256)).decode() for secret in secrets)
     return {

@@ -15,16 +15,16 @@ def to_ms(at: datetime) -> int:
 
 @lru_cache(1 << 12)
 def from_ms(ms: int) -> datetime:
-    """Remembered, since `now` is asked for several times a millisecond and a row is read several times in its life."""
-    return _EPOCH + ms * _MS  # exactly: a float of seconds is a microsecond off some centuries from now
+    """Cached: `now` is read several times a millisecond, and a row several times in its life."""
+    return _EPOCH + ms * _MS  # exact: a float of seconds is off by a microsecond some centuries from now
 
 
 def after(at: datetime, seconds: float) -> datetime:
-    """That much later, cut to milliseconds."""
+    """Return the time that many seconds later, in whole milliseconds."""
     return at + round(seconds * 1000) * _MS
 
 
 def rfc3339(at: datetime) -> str:
-    """Always with milliseconds and Z, so that the texts sort like the times; what is finer is cut off."""
-    text: str = to_builtins(at.astimezone(UTC))  # the quickest way; it leaves out microseconds that are 0
+    """Format with milliseconds and Z, so that the texts sort like the times; truncates below a millisecond."""
+    text: str = to_builtins(at.astimezone(UTC))  # the fastest way; it omits microseconds of 0
     return f"{text[:23]}Z" if at.microsecond else f"{text[:19]}.000Z"

@@ -1,4 +1,4 @@
-"""W3C Trace Context: the trace that a task belongs to, kept with it so that what is done hours later still joins it."""
+"""W3C Trace Context of a task, stored with it so that work done hours later joins the same trace."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 STATE_MAX = 512
-"""Characters of a tracestate, by the standard's advice; a longer one is left out, since it is stored with the task."""
+"""Characters of a tracestate, as the standard advises; a longer one is dropped, since it is stored with the task."""
 MEMBERS_MAX = 32
 _PARENT = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})"
@@ -21,7 +21,7 @@ _MEMBER = re.compile(
 
 
 class TraceContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The two headers in their standard form, of a span that others may have as parent."""
+    """The two headers of a span that can be a parent, in standard form."""
 
     traceparent: str
     tracestate: str = ""
@@ -40,9 +40,9 @@ class TraceContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def read_trace_context(parents: Sequence[str], states: Sequence[str]) -> TraceContext | None:
-    """All values of the headers of a request, which may be anything. None where there is no usable traceparent.
+    """Parse all values of both request headers; None without a valid traceparent.
 
-    Of a later version of the standard, what this one knows is taken. A tracestate that can't be used is left out whole.
+    From a later version of the standard, the known part is read. An invalid tracestate is dropped whole.
     """
     found = _PARENT.fullmatch(parents[0].strip(" \t")) if len(parents) == 1 else None
     if found is None or (found["version"] == "00" and found["rest"] is not None):

@@ -1,11 +1,11 @@
-"""What is said of a task that no answer came for in time: what is known of it, and whether it may have been charged."""
+"""Errors of tasks without an answer in time: what is known, and whether the task may have been charged."""
 
 from typing import Literal
 
 from service.core.task import ErrorCode, Task, TaskError
 
 Hindrance = Literal["limit", "rest", "circuit"]
-"""What keeps an account from sending: our own limits, the provider's wish, or that it doesn't answer."""
+"""The reason why an account does not send: its limits, a pause that the provider asked for, or an open circuit."""
 _UNSENT: dict[Hindrance, tuple[ErrorCode, str]] = {
     "limit": ("timeout", "the account was at its limit"),
     "rest": ("rate_limited", "the provider had asked for a pause"),
@@ -14,7 +14,7 @@ _UNSENT: dict[Hindrance, tuple[ErrorCode, str]] = {
 
 
 def deadline_error(task: Task, hindrance: Hindrance = "limit") -> TaskError:
-    """Of a task whose time is over, by the step that it got to; `hindrance` matters for one that was never sent."""
+    """Return the error of a task past its deadline, by its step; `hindrance` counts for a task that was never sent."""
     match task.step:
         case "submit":
             code, why = _UNSENT[hindrance]
@@ -32,5 +32,5 @@ def _timeout(message: str) -> TaskError:
 
 
 def unconfirmed_error(reason: str) -> TaskError:
-    message = f"It was sent, but whether the provider took it is unknown ({reason}); it may have been charged."
+    message = f"It was sent, but whether the provider accepted it is unknown ({reason}); it may have been charged."
     return TaskError(code="submit_unconfirmed", message=message)

@@ -1,4 +1,4 @@
-"""Why a task is where it is, what happens next and when, and what its caller can do: one sentence each."""
+"""Why a task is in its state, what happens next, and what the caller can do: one sentence each."""
 
 from datetime import datetime
 
@@ -25,14 +25,14 @@ FAILURES: dict[ErrorCode, tuple[str, str]] = {
     ),
     "authentication": (
         "The provider refused the account's key",
-        "Have the provider's key in the settings corrected, then submit a new task.",
+        "Correct the provider's key in the settings, then submit a new task.",
     ),
     "insufficient_credits": (
         "The account at the provider has no credits left",
-        "Have the account charged up, then submit a new task.",
+        "Add credits to the account, then submit a new task.",
     ),
     "rate_limited": (
-        "The provider refused it for the rate until its deadline",
+        "The provider's rate limit refused it until its deadline",
         "Submit a new task later, or with a longer timeout_s.",
     ),
     "provider_error": ("The provider said that it failed", "Submit a new task; if it fails again, change the input."),
@@ -41,8 +41,8 @@ FAILURES: dict[ErrorCode, tuple[str, str]] = {
         "Submit a new task when the provider is back.",
     ),
     "submit_unconfirmed": (
-        "It was sent, but whether the provider took it never became known",
-        "Look at the provider whether it was made and charged before you submit a new task.",
+        "It was sent, but whether the provider accepted it never became known",
+        "Check with the provider whether it ran and was charged before you submit a new task.",
     ),
     "timeout": (
         "It was not finished before its deadline",
@@ -68,15 +68,15 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(task: Task, policy: Policy | None, paused_ms: int, now: datetime, breaker: Breaker = CLOSED) -> Why:
-    """`policy` is None where the provider is not configured; the account rests until `paused_ms`, if that is ahead."""
+    """Explain the task. `policy` is None if the provider is not configured; the account is paused until `paused_ms`."""
     if task.is_final:
         return _ended(task, now)
     if policy is None:
         return Why(
             status=task.status,
-            why=f"The provider {task.provider} is not configured any more, so nobody works on it.",
-            next=f"It goes on when the provider's key is set again; its deadline is {_at(task.deadline_at, now)}.",
-            you_can="Have the provider's key set again, or cancel it.",
+            why=f"The provider {task.provider} is not configured any more, so nothing works on it.",
+            next=f"It continues when the provider's key is set again; its deadline is {_at(task.deadline_at, now)}.",
+            you_can="Set the provider's key again, or cancel it.",
         )
     if task.step == "submit":
         return _to_submit(task, _rest(paused_ms, breaker, "submit", now), now)
@@ -95,19 +95,21 @@ def _between(task: Task, policy: Policy, now: datetime) -> Why:
 
 
 def _rest(paused_ms: int, breaker: Breaker, kind: CallKind, now: datetime) -> str | None:
-    """What holds up the whole account."""
+    """Return why the whole account waits, or None."""
     if paused_ms > now.timestamp() * 1000:
-        return f"The account rests until {_at(from_ms(paused_ms), now)} because the provider answered 429; then it is"
+        return (
+            f"The account is paused until {_at(from_ms(paused_ms), now)} because the provider answered 429; then it is"
+        )
     if breaker.since is None or breaker.probe_at is None or not breaker.shuts(kind):
         return None
     since, next_at = _at(breaker.since, now), _in(breaker.probe_at, now)
-    return f"The provider has not answered properly since {since}; one task tries it {next_at}. When it answers it is"
+    return f"The provider has not answered properly since {since}; one task tests it {next_at}. When it answers it is"
 
 
 def _parked(task: Task) -> Why:
     return Why(
         status=task.status,
-        why="Working on it failed again and again by a mistake of this service, so it was put aside.",
+        why="An internal error of this service stopped it several times, so it is in quarantine.",
         next="A callback can still finish it; else an operator has to see to it (GET /v1/faults).",
         you_can="Ask the operator, wait for the callback, or cancel it.",
     )
@@ -135,17 +137,17 @@ def _next_submit(task: Task, rest: str | None, now: datetime) -> str:
 def _in_flight(task: Task, policy: Policy, now: datetime) -> Why:
     if policy.blocking:
         why = "The provider is working on it and answers with the result."
-        following = f"The answer ends it; without one it is over {_in(task.deadline_at, now)}."
+        following = f"The answer ends it; without one it fails {_in(task.deadline_at, now)}."
     else:
-        why = "It is being sent to the provider at this moment."
-        following = "The provider's answer decides; it is waited for until its time is over."
+        why = "It is being sent to the provider now."
+        following = "The provider's answer decides, within the time limit of the call."
     return Why(status=task.status, why=why, next=following, you_can=PATIENCE)
 
 
 def _in_doubt(task: Task, now: datetime) -> Why:
     return Why(
         status=task.status,
-        why="It was sent, but whether the provider took it is unknown, so it is not sent a second time.",
+        why="It was sent, but whether the provider accepted it is unknown, so it is not sent a second time.",
         next=f"A callback can still finish it; without one it fails {_in(task.deadline_at, now)}.",
         you_can="Wait for the callback, or cancel it and submit a new task, which may be charged twice.",
     )
@@ -154,7 +156,7 @@ def _in_doubt(task: Task, now: datetime) -> Why:
 def _tracked(task: Task, policy: Policy, rest: str | None, now: datetime) -> Why:
     why = "The provider accepted it and is working on it."
     if task.lost:
-        why = "The provider accepted it, but did not find it when it was polled last."
+        why = "The provider accepted it, but did not find it at the last poll."
     return Why(status=task.status, why=why, next=_next_poll(task, policy, rest, now), you_can=PATIENCE)
 
 
@@ -177,15 +179,15 @@ def _ended(task: Task, now: datetime) -> Why:
     if task.status == "canceled":
         return Why(
             status=task.status,
-            why="It was canceled on request; the provider may still have made and charged it.",
+            why="It was canceled on request; the provider may still have run and charged it.",
             next=_late(task),
             you_can="Submit a new task.",
         )
     expires_at = next((image.expires_at for image in task.result.images), None) if task.result else None
-    fetch = f"Fetch the pictures before their links die at {expires_at}" if expires_at else "Fetch the pictures soon"
+    fetch = f"Fetch the pictures before their links expire at {expires_at}" if expires_at else "Fetch the pictures soon"
     return Why(
         status=task.status,
-        why=f"The provider finished it and told so {ENDED_BY.get(task.via or 'poll', '')}.",
+        why=f"The provider finished it and reported that {ENDED_BY.get(task.via or 'poll', '')}.",
         next="Nothing more happens: the state is final and its event is published.",
         you_can="Nothing but submit a new task: this one is erased." if task.erased_at else f"{fetch}.",
     )
@@ -201,12 +203,12 @@ def _failed(task: Task) -> Why:
 
 def _late(task: Task) -> str:
     if task.late_result:
-        return "Nothing more happens; a result that came after the end is kept as late_result."
-    return "Nothing more happens: the state is final; a result that still came would be kept as late_result."
+        return "Nothing more happens; a result that came after the end is stored as late_result."
+    return "Nothing more happens: the state is final. A result that still comes is stored as late_result."
 
 
 def _clause(message: str) -> str:
-    """A message made part of a sentence."""
+    """Make a message part of a sentence."""
     return message.strip().removesuffix(".")
 
 
@@ -215,7 +217,7 @@ def _at(at: datetime, now: datetime) -> str:
 
 
 def _in(at: datetime, now: datetime) -> str:
-    """When, in words of the distance: seconds while they can be counted, the time of day beyond."""
+    """Say when: in seconds below ten minutes, else the time of day."""
     left_s = (at - now).total_seconds()
     if left_s <= 0:
         return "now"

@@ -29,11 +29,11 @@ def why(policy: Policy | None = CALLS_BACK, paused_s: float = 0, passed_s: float
         (why(due_at=after(START, 8)), "It is sent in 8 s."),
         (
             why(paused_s=12),
-            "The account rests until 00:00:12 UTC because the provider answered 429; then it is sent.",
+            "The account is paused until 00:00:12 UTC because the provider answered 429; then it is sent.",
         ),
         (why(passed_s=900), "Its deadline is over, so it is about to fail."),
-        (why(step="sending"), "The provider's answer decides; it is waited for until its time is over."),
-        (why(BLOCKING, step="sending"), "The answer ends it; without one it is over at 00:15:00 UTC."),
+        (why(step="sending"), "The provider's answer decides, within the time limit of the call."),
+        (why(BLOCKING, step="sending"), "The answer ends it; without one it fails at 00:15:00 UTC."),
         (
             why(step="unconfirmed", passed_s=400),
             "A callback can still finish it; without one it fails in 500 s.",
@@ -43,14 +43,15 @@ def why(policy: Policy | None = CALLS_BACK, paused_s: float = 0, passed_s: float
         (why(POLL_ONLY, passed_s=5, **TRACKING), "The next poll is now."),
         (
             why(POLL_ONLY, paused_s=90_000, **TRACKING),
-            "The account rests until 2026-01-02T01:00:00.000Z because the provider answered 429; then it is polled.",
+            "The account is paused until 2026-01-02T01:00:00.000Z because the provider answered 429;"
+            " then it is polled.",
         ),
         (why(BLOCKING, **TRACKING), "Its callback ends it; without one it fails at 00:15:00 UTC."),
         (why(passed_s=900, **TRACKING), "Its deadline is over: one last poll decides."),
         (why(BLOCKING, passed_s=900, **TRACKING), "Its deadline is over: it fails."),
         (
             why(None, **TRACKING),
-            "It goes on when the provider's key is set again; its deadline is 00:15:00 UTC.",
+            "It continues when the provider's key is set again; its deadline is 00:15:00 UTC.",
         ),
     ],
 )
@@ -86,13 +87,13 @@ def test_each_error_code_has_its_own_reason_and_advice(code: Any) -> None:
 def test_a_result_is_told_with_the_end_of_its_links() -> None:
     result = Result(images=(Image(url="http://x/", expires_at="2026-01-15T00:00:00.000Z"),))
     found = why(status="succeeded", step="done", via="callback", result=result)
-    assert found.why == "The provider finished it and told so by a callback."
-    assert found.you_can == "Fetch the pictures before their links die at 2026-01-15T00:00:00.000Z."
+    assert found.why == "The provider finished it and reported that by a callback."
+    assert found.you_can == "Fetch the pictures before their links expire at 2026-01-15T00:00:00.000Z."
 
 
 def test_a_late_result_is_told() -> None:
     late = Result(images=(Image(url="http://x/"),))
-    assert "kept as late_result" in why(status="canceled", step="done", late_result=late).next
+    assert "stored as late_result" in why(status="canceled", step="done", late_result=late).next
 
 
 @given(

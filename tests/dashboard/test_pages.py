@@ -272,7 +272,7 @@ async def test_a_task_tells_its_story(browser: Browser, api: httpx.AsyncClient, 
     await site.learn(task["id"], picture(), "callback")
     text = await shown(browser, f"/tasks/{task['id']}")
     for line in (
-        "The provider finished it and told so by a callback.",
+        "The provider finished it and reported that by a callback.",
         "+0 ms Task stored",
         "Submitted: the provider accepted it",
         "+6.0 s Polled: still working 3\u00d7",
