@@ -23,6 +23,7 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
 _HOST = r"(?:[^@/:#?,\[\]]*|\[[^@/#?\]]+\])(?::\d+)?"
 POSTGRES_URL = re.compile(rf"postgres(?:ql)?://(?:[^@/#?]*@)?{_HOST}(?:,{_HOST})*(?:/[^#?]*)?(?:\?[^#]*)?")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 OF_THE_CLIENT = frozenset({"TASKHOOK_URL", "TASKHOOK_API_KEY"})
 DAY_S = 86_400.0
 COUNT_MAX = 1_000_000
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     callback_grace_s: float
     retention_days: float
     max_requests: int
+    cors_origins: tuple[str, ...]
     dashboard: bool
     log_level: str
     log_format: str
@@ -101,6 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("TASKHOOK_CALLBACK_GRACE_S", f"{self.callback_grace_s:g}"),
             ("TASKHOOK_RETENTION_DAYS", f"{self.retention_days:g}"),
             ("TASKHOOK_MAX_REQUESTS", str(self.max_requests)),
+            ("TASKHOOK_CORS_ORIGINS", ",".join(self.cors_origins)),
             ("TASKHOOK_DASHBOARD", _word(self.dashboard)),
             ("TASKHOOK_LOG_LEVEL", self.log_level),
             ("TASKHOOK_LOG_FORMAT", self.log_format),
@@ -135,6 +138,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev:
         callback_grace_s=given.read("CALLBACK_GRACE_S", 60.0, _seconds),
         retention_days=given.read("RETENTION_DAYS", 30.0, _days),
         max_requests=given.read("MAX_REQUESTS", 1_000, _count),
+        cors_origins=given.read("CORS_ORIGINS", (), _origins),
         dashboard=given.flag("DASHBOARD", default=True),
         log_level=given.read("LOG_LEVEL", "info", _one_of(LEVELS)),
         log_format=given.read("LOG_FORMAT", "auto", _one_of(FORMATS)),
@@ -296,6 +300,14 @@ def _list(text: str) -> tuple[str, ...]:
     if not found:
         raise ValueError("must name at least one.")
     return found
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _list(text)
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"must be origins such as https://app.example.com, not {origin[:80]!r}.")
+    return origins
 
 
 def _schedule(text: str) -> tuple[float, ...]:

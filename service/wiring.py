@@ -299,6 +299,7 @@ def _build_context(parts: Parts, stopping: asyncio.Event, worker_alive: Callable
             vault=parts.vault,
             new_secret=lambda: signing.render_secret(secrets.token_bytes(32)),
             new_key=lambda: render_key(secrets.randbits(RANDOM_BITS)),
+            secret_keys=settings.secret_keys,
         ),
         running=Running(
             metrics=parts.metrics,
@@ -307,5 +308,6 @@ def _build_context(parts: Parts, stopping: asyncio.Event, worker_alive: Callable
             requests_max=settings.max_requests,
             source=_source(settings),
             tracing=parts.tracing,
+            cors_origins=frozenset(settings.cors_origins),
         ),
     )

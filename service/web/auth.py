@@ -27,11 +27,15 @@ GATHER_S = 1.0
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever sent the request, by a name that is no secret; the key's id where it is one of the store."""
+    """The sender of a request: a name that is no secret, and the id of its key if it is one of the store.
+
+    `ticket_expires_at` is set for a ticket, which reads a single task.
+    """
 
     name: str
     scopes: frozenset[Scope]
     key_id: str | None = None
+    ticket_expires_at: datetime | None = None
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes
@@ -83,6 +87,18 @@ class KeyRing:
             await asyncio.Event().wait()
         while await self.holds(caller):  # noqa: ASYNC110 (it is another process that revokes)
             await asyncio.sleep(LOOK_S)
+
+    def fingerprint(self, caller: Caller) -> str | None:
+        """Return a text that identifies the caller's key, to bind tickets to it; None for a caller without a key."""
+        if caller.key_id is not None:
+            return caller.key_id
+        return next((digest.hex() for digest, known in self.given if known.name == caller.name), None)
+
+    async def fingerprints(self, key_id: str | None) -> list[str]:
+        """Return the fingerprints of the valid keys with this id; None stands for all keys of the settings."""
+        if key_id is None:
+            return [digest.hex() for digest, _ in self.given]
+        return [] if await self._live.find(key_id) is None else [key_id]
 
     async def holds(self, caller: Caller) -> bool:
         """True too when the store can't tell: who is let in already stays until it can."""

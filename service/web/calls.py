@@ -93,6 +93,7 @@ class Operation(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
     body: type[B] | None = None
     problems: tuple[int, ...] = ()
     headers: Mapping[str, str] = {}
+    takes_ticket: bool = False
 
 
 def find_header(scope: Scope, name: bytes) -> str | None:

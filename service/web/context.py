@@ -19,6 +19,7 @@ from service.telemetry.tracing import OFF, Tracing
 from service.web.auth import KeyRing
 from service.web.slots import Slots
 from service.web.tail import Tail
+from service.web.tickets import Tickets
 
 STREAM_MAX = 1_000
 WAITS_MAX = 10_000
@@ -47,6 +48,8 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
     vault: Vault
     new_secret: Callable[[], str]
     new_key: Callable[[], str]
+    secret_keys: tuple[str, ...]
+    """Sign tickets: the first signs, all of them verify."""
 
     def __repr__(self) -> str:
         return "Trust()"
@@ -64,6 +67,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     source: str = "taskhook"
     tracing: Tracing = OFF
     stream_max: int = STREAM_MAX
+    cors_origins: frozenset[str] = frozenset()
     requests_max: int = REQUESTS_MAX
 
 
@@ -87,6 +91,7 @@ class Web:
         self.trust = context.trust
         self.running = context.running
         self.keys = KeyRing(context.trust.api_keys, context.store.keys, context.env, context.running.metrics)
+        self.tickets = Tickets(context.trust.secret_keys, self.keys, context.env)
         self.tail = Tail(context.store.reads, context.store.bus)
         self.gauges_until = 0.0
         self.requests = Slots(context.running.requests_max, "requests")

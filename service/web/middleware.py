@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Collection
 from contextlib import nullcontext
 
 import structlog
@@ -14,6 +15,7 @@ from service.telemetry import Metrics, request_context
 from service.telemetry.tracing import METHODS, OFF, Span, Tracing
 from service.web.bodies import drain
 from service.web.calls import Headers, find_header
+from service.web.cors import answer_preflight, cors_headers
 from service.web.errors import ClientGone, Failure, render_problem
 from service.web.slots import Slots
 
@@ -37,12 +39,21 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 class Gate:
     """The outermost layer: nothing leaves without it, and no exception passes it."""
 
-    def __init__(self, app: ASGIApp, env: Env, metrics: Metrics, requests: Slots, tracing: Tracing = OFF) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        env: Env,
+        metrics: Metrics,
+        requests: Slots,
+        tracing: Tracing = OFF,
+        cors_origins: Collection[str] = (),
+    ) -> None:
         self._app = app
         self._env = env
         self._metrics = metrics
         self._requests = requests
         self._tracing = tracing
+        self._cors_origins = cors_origins
         self._is_told: bool | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +63,7 @@ class Gate:
         started = time.monotonic()
         given = find_header(scope, b"x-request-id")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else self._env.new_id("request")
-        exchange = _Exchange(send, request_id)
+        exchange = _Exchange(send, request_id, cors_headers(scope, self._cors_origins))
         with request_context(request_id), self._tracing.request(scope) as span:
             try:
                 await self._answer(scope, receive, exchange)
@@ -62,7 +73,8 @@ class Gate:
     async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         try:
             with NO_PLACE if scope["path"] in ALWAYS else self._requests:
-                await self._app(scope, receive, exchange.send)
+                preflight = answer_preflight(scope, exchange.cors)
+                await (preflight(receive, exchange.send) if preflight else self._app(scope, receive, exchange.send))
         except ClientGone:
             return
         except Problem as problem:
@@ -89,10 +101,11 @@ class Gate:
 class _Exchange:
     """The sending side of one request; `status` is 0 until an answer has begun."""
 
-    __slots__ = ("_send", "request_id", "status")
+    __slots__ = ("_send", "cors", "request_id", "status")
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, cors: Headers = ()) -> None:
         self._send = send
+        self.cors = cors
         self.request_id = request_id
         self.status = 0
 
@@ -102,7 +115,7 @@ class _Exchange:
             own = message["headers"]
             names = {name for name, _ in own}
             added = [header for header in SECURITY if header[0] not in names]
-            headers = [*own, *added, (b"x-request-id", self.request_id.encode())]
+            headers = [*own, *added, *self.cors, (b"x-request-id", self.request_id.encode())]
             message = {"type": "http.response.start", "status": self.status, "headers": headers}
         await self._send(message)
 

@@ -13,19 +13,34 @@ from service.core.keys import Scope as Right
 from service.core.problems import NotFound
 from service.core.views import DeliveryView, EndpointView, TaskView
 from service.core.why import Why
-from service.web import callbacks, deliveries, docs, endpoints, events, faults, keys, operations, stream, tasks
+from service.web import (
+    callbacks,
+    deliveries,
+    docs,
+    endpoints,
+    events,
+    faults,
+    keys,
+    operations,
+    stream,
+    task_stream,
+    tasks,
+)
 from service.web.auth import NOBODY, Caller
 from service.web.bodies import check_content_type, decode_body, read_body
 from service.web.calls import Answer, B, Call, Operation, Q, Reply, find_header
 from service.web.context import Web, WebContext
+from service.web.cors import find_ticket
 from service.web.errors import MethodNotAllowed
 from service.web.middleware import ALWAYS, Gate
 from service.web.openapi import build_document
 from service.web.queries import decode_query, pick_query
+from service.web.tickets import CreateTicket, TicketView
 
 HTML, TEXT, EVENT_STREAM, JSON_TEXT = "text/html", "text/plain", "text/event-stream", "application/json"
 METRICS = f"{TEXT}, application/openmetrics-text"
 IDEMPOTENCY = {"Idempotency-Key": "Up to 255 characters: the same key and body give the same task."}
+LAST_STATE = {"Last-Event-ID": "The `id` of the last frame: the same state is not sent again."}
 LAST_EVENT = {"Last-Event-ID": "Go on after this event; without it the stream starts at its present end."}
 
 
@@ -40,6 +55,7 @@ def _op(
     body: type[B] | None = None,
     problems: tuple[int, ...] = (),
     headers: Mapping[str, str] | None = None,
+    takes_ticket: bool = False,
 ) -> Operation[Q, B]:
     method, _, path = line.partition(" ")
     return Operation(
@@ -54,6 +70,7 @@ def _op(
         body=body,
         problems=problems,
         headers=headers or {},
+        takes_ticket=takes_ticket,
     )
 
 
@@ -75,7 +92,9 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     _op(P, OPEN, "POST /callbacks/{provider}/{token:path}", callbacks.receive_callback, "Take a provider's callback", {200: callbacks.Received}, problems=(400, 403, 409, 413)),
     _op(T, "tasks:write", "POST /v1/tasks", tasks.create_task, "Create a task", {202: TaskView, 200: TaskView}, body=tasks.CreateTask, problems=(409,), headers=IDEMPOTENCY),
     _op(T, "tasks:read", "GET /v1/tasks", tasks.list_tasks, "List tasks, newest first", {200: tasks.TaskList}, query=tasks.ListTasks),
-    _op(T, "tasks:read", "GET /v1/tasks/{id}", tasks.get_task, "Get a task, or wait for its end", {200: TaskView}, query=tasks.GetTask),
+    _op(T, "tasks:read", "GET /v1/tasks/{id}", tasks.get_task, "Get a task, or wait for its end", {200: TaskView}, query=tasks.GetTask, takes_ticket=True),
+    _op(T, "tasks:read", "GET /v1/tasks/{id}/stream", task_stream.stream_task, "Follow one task until it is final", {200: EVENT_STREAM, 204: None}, query=task_stream.StreamTask, headers=LAST_STATE, takes_ticket=True),
+    _op(T, "tasks:read", "POST /v1/tasks/{id}/ticket", tasks.create_ticket, "Issue a ticket that reads this task", {201: TicketView}, body=CreateTicket, problems=(409,)),
     _op(T, "tasks:read", "GET /v1/tasks/{id}/timeline", tasks.get_timeline, "What happened to a task", {200: tasks.Timeline}, query=tasks.GetTimeline),
     _op(T, "tasks:read", "GET /v1/tasks/{id}/why", tasks.get_why, "Why a task is where it is, and what comes next", {200: Why}),
     _op(T, "tasks:write", "POST /v1/tasks/{id}/cancel", tasks.cancel_task, "Stop tracking a task", {200: TaskView}, problems=(409,)),
@@ -135,7 +154,14 @@ def build_app(
         by_path.setdefault(operation.path, {})[operation.method] = operation
     routes = [Route(path, _Resource(web, found)) for path, found in by_path.items()]
     router = Router([*routes, *mounts, *pages(web)], redirect_slashes=False, default=partial(_nothing_here, web))
-    return Gate(router, context.env, context.running.metrics, web.requests, context.running.tracing)
+    return Gate(
+        router,
+        context.env,
+        context.running.metrics,
+        web.requests,
+        context.running.tracing,
+        context.running.cors_origins,
+    )
 
 
 @cache
@@ -172,8 +198,8 @@ class _Resource:
         self._decoders = {method: _decoder(operation.body) for method, operation in operations.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = NOBODY if self._is_open else await _authenticate(self._web, scope)
         operation = self._operations.get(scope["method"])
+        caller = NOBODY if self._is_open else await self._find_caller(scope, operation)
         if operation is None:
             raise MethodNotAllowed(", ".join(self._operations))
         if operation.right is not None:
@@ -183,6 +209,12 @@ class _Resource:
         body = None if operation.body is None else await self._read(scope, receive)
         reply = await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
         await reply(receive, send)
+
+    async def _find_caller(self, scope: Scope, operation: Operation[Any, Any] | None) -> Caller:
+        ticket = find_ticket(scope) if operation is not None and operation.takes_ticket else None
+        if ticket is None or find_header(scope, b"authorization") is not None:
+            return await _authenticate(self._web, scope)
+        return await self._web.tickets.authenticate(ticket, scope["path_params"]["id"])
 
     async def _read(self, scope: Scope, receive: Receive) -> Any:
         check_content_type(find_header(scope, b"content-type"))

@@ -37,12 +37,16 @@ from service.web.queries import (
     read_number_cursor,
     read_time,
 )
+from service.web.tickets import CreateTicket, encode_task
 
 log = structlog.get_logger()
 DELIVERIES_MAX = 200
 TIMELINE_MAX = 1_000
 
 Wait = Annotated[float, Meta(ge=0, le=60, description="Seconds to hold the answer until the task is final.")]
+TicketText = Annotated[
+    str, Meta(description="A ticket of this task, instead of an API key; its answer omits `metadata` and `raw`.")
+]
 Timeout = Annotated[float, Meta(ge=1, le=86_400, description="Seconds until the task fails with `timeout`.")]
 
 
@@ -70,6 +74,7 @@ class CreateTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class GetTask(msgspec.Struct, frozen=True, kw_only=True):
     wait: Wait = 0.0
+    ticket: TicketText | None = None
 
 
 class ListTasks(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,7 +183,14 @@ async def get_task(web: Web, call: Call[GetTask, None]) -> Answer:
         task = await _wait_for_end(web, task_id, call)
     else:
         task = await web.store.reads.get_task(task_id)
-    return json_answer(view_task(task))
+    return Answer(200, encode_task(task, call.caller))
+
+
+async def create_ticket(web: Web, call: Call[None, CreateTicket]) -> Answer:
+    task = await web.store.reads.get_task(call.path_id("task"))
+    issued = web.tickets.issue(call.caller, task, call.body.ttl_s)
+    log.info("ticket.issued", task_id=task.id, caller=call.caller.name, expires_at=issued.expires_at)
+    return json_answer(issued, 201)
 
 
 async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Task:
@@ -189,8 +201,8 @@ async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Ta
             with web.waits, web.requests.lent():  # thousands that wake at once must leave callbacks their place
                 await first_of(call.query.wait, ended, gone(call.receive), web.running.stopping.wait())
                 task = await web.store.reads.get_task(task_id)
-    if not await web.keys.holds(call.caller):
-        raise Unauthorized("This key was revoked.")
+    if not await web.tickets.holds(call.caller):
+        raise Unauthorized("This key was revoked, or its ticket expired.")
     return task
 
 
