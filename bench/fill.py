@@ -11,7 +11,7 @@ from service.core.ids import prefixed_uuid7
 from service.core.task import Image, Result, Task, TaskInput
 from service.core.times import after, from_ms, to_ms
 from service.core.views import view_task
-from service.store import rows
+from service.store import endpoint_rows, rows
 from service.store.driver import Driver, Session
 from tests.support.factory import make_endpoint
 
@@ -107,7 +107,7 @@ class _Env:
 async def _fill_endpoints(session: Session) -> None:
     for number in range(ENDPOINTS):
         made = make_endpoint(_Env(), id=prefixed_uuid7("endpoint", 0, number), max_in_flight=200)
-        await session.execute(rows.UPSERT_ENDPOINT, rows.endpoint_to_row(made))
+        await session.execute(endpoint_rows.UPSERT, endpoint_rows.endpoint_to_row(made))
 
 
 # --- the documents ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from service.core.signing import render_secret
 from service.core.task import Image, Result, Task, TaskInput
 from service.core.times import after, to_ms
 from service.core.views import view_task
-from service.store import rows
+from service.store import endpoint_rows, rows
 from service.store.driver import Driver
 from service.store.migrate import migrate
 from service.store.vault import Vault
@@ -117,7 +117,7 @@ class Stock:
         return ids
 
     async def _put_deliveries(self, endpoint: Endpoint, count: int) -> None:
-        await self._write(rows.UPSERT_ENDPOINT, [rows.endpoint_to_row(endpoint)])
+        await self._write(endpoint_rows.UPSERT, [endpoint_rows.endpoint_to_row(endpoint)])
         await self._write("update counters set value = ? where name = 'events'", [(count,)])
         for chunk in _chunks(count):
             tasks = [finished_task(self._env) for _ in chunk]

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from service.core.env import Env
 from service.core.event import OPT_IN, Event, EventType, render_cloudevent
+from service.core.task import Metadata
 
 Format = Literal["standard", "cloudevents"]
 DeliveryStatus = Literal["pending", "sending", "succeeded", "failed", "held", "parked"]
@@ -24,8 +26,37 @@ parked     sending it failed again and again by a mistake of ours; a retry by ha
 
 MEDIA_TYPES: dict[Format, str] = {"standard": "application/json", "cloudevents": "application/cloudevents+json"}
 WEBHOOK_MAX_IN_FLIGHT = 10
+ATTEMPT_S = 15.0
+"""Time for one attempt, unless the endpoint sets another."""
 FAILING_AFTER = 4
 DISABLE_AFTER_DAYS = 5
+
+
+class EndpointFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Selects events by the task they are about; an empty field selects all.
+
+    A model is `provider/model`, or a bare name at any provider. A task must have each pair of `metadata`.
+    """
+
+    providers: Annotated[tuple[str, ...], Meta(max_length=50)] = ()
+    models: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=100)] = ()
+    accounts: Annotated[
+        tuple[Annotated[str, Meta(max_length=64, pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$")], ...], Meta(max_length=50)
+    ] = ()
+    metadata: Metadata = {}
+
+    def selects(self, event: Event) -> bool:
+        """Return whether the event passes; one about no task passes all but `providers`."""
+        if self.providers and event.provider is not None and event.provider not in self.providers:
+            return False
+        if event.task_id is None:
+            return True
+        names = (event.model, f"{event.provider}/{event.model}")
+        return (
+            (not self.models or any(name in self.models for name in names))
+            and (not self.accounts or event.account in self.accounts)
+            and self.metadata.items() <= event.metadata.items()
+        )
 
 
 class OldSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +72,7 @@ class OldSecret(msgspec.Struct, frozen=True, kw_only=True):
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A subscriber. `failures` counts those in a row, `first_failed_at` is the oldest since the last success.
 
+    `metadata` is its owner's annotation; `retry_schedule_s` replaces the schedule of the service.
     `old_secret` is the one before the present, in the form that replicas of an older version read and write too;
     `older_secrets` came before it, newest first.
     """
@@ -50,12 +82,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     created_at: datetime
     events: tuple[str, ...] = ("task.*",)
-    providers: tuple[str, ...] = ()
+    filter: EndpointFilter = EndpointFilter()
     metadata: dict[str, str] = {}
     format: Format = "standard"
     headers: dict[str, str] = {}
     max_in_flight: int = 10
     rate_per_s: float | None = None
+    timeout_s: float = ATTEMPT_S
+    retry_schedule_s: tuple[float, ...] | None = None
     description: str = ""
     enabled: bool = True
     disabled_reason: str | None = None
@@ -146,8 +180,7 @@ def matches(endpoint: Endpoint, event: Event) -> bool:
         endpoint.deleted_at is None
         and endpoint.id != event.subject_id
         and wants(endpoint, event.type)
-        and (not endpoint.providers or event.provider is None or event.provider in endpoint.providers)
-        and (event.task_id is None or endpoint.metadata.items() <= event.metadata.items())
+        and endpoint.filter.selects(event)
     )
 
 

@@ -37,6 +37,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
     task_id: str | None = None
     provider: str | None = None
+    model: str | None = None
+    account: str = "default"
     metadata: dict[str, str] = {}
     webhook_url: str | None = None
     subject_id: str | None = None

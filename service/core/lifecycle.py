@@ -386,6 +386,7 @@ def _event(task: Task, env: Env, kind: EventType, webhook_url: str | None = None
         data=msgspec.json.encode(view_task(task)),
         task_id=task.id,
         provider=task.provider,
+        model=task.model,
         metadata=task.metadata,
         webhook_url=webhook_url,
     )

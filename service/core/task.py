@@ -67,6 +67,7 @@ URL_MAX = 2_083
 Url = Annotated[str, Meta(max_length=URL_MAX, pattern=r"^https?://[^\s]+$")]
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
 Word = Annotated[str, Meta(max_length=32)]
+Metadata = Annotated[dict[Label, Annotated[str, Meta(max_length=512)]], Meta(max_length=50)]
 
 
 class TaskInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

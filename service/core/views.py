@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.core.change import Entry
-from service.core.delivery import Attempt, Delivery, DeliveryStatus, Endpoint, Format, Held
+from service.core.delivery import Attempt, Delivery, DeliveryStatus, Endpoint, EndpointFilter, Format, Held
 from service.core.event import EventType
 from service.core.task import Result, Status, Task, TaskError, Via
 from service.core.times import rfc3339
@@ -103,23 +103,37 @@ def view_entry(entry: Entry) -> TimelineItem:
     return TimelineItem(at=rfc3339(entry.at), type=entry.type, detail=entry.detail)
 
 
+EndpointType = Literal["webhook"]
+
+
+class NoAuth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The endpoint gets no credentials but its own `headers`."""
+
+    type: Literal["none"] = "none"
+
+
 class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscriber. `secret` is there at creation and rotation alone.
+    """A subscriber. `secret` is there at creation and rotation alone; `metadata` is its owner's and filters nothing.
 
     `held` counts what waits for `recover`, which needs no earlier `since` than `held_since`.
     """
 
     id: str
     object: Literal["endpoint"] = "endpoint"
+    type: EndpointType = "webhook"
     url: str
+    config: dict[str, Any] = {}
+    auth: NoAuth = NoAuth()
     events: tuple[str, ...]
-    providers: tuple[str, ...]
-    metadata: dict[str, str]
+    filter: EndpointFilter
     format: Format
     headers: dict[str, str]
     max_in_flight: int
     rate_per_s: float | None
+    timeout_s: float
+    retry_schedule_s: tuple[float, ...] | None
     description: str
+    metadata: dict[str, str]
     enabled: bool
     failing: bool
     disabled_reason: str | None
@@ -136,13 +150,15 @@ def view_endpoint(endpoint: Endpoint, held: Held, *, secret: str | UnsetType = U
         id=endpoint.id,
         url=endpoint.url,
         events=endpoint.events,
-        providers=endpoint.providers,
-        metadata=endpoint.metadata,
+        filter=endpoint.filter,
         format=endpoint.format,
         headers=dict.fromkeys(endpoint.headers, "(hidden)"),
         max_in_flight=endpoint.max_in_flight,
         rate_per_s=endpoint.rate_per_s,
+        timeout_s=endpoint.timeout_s,
+        retry_schedule_s=endpoint.retry_schedule_s,
         description=endpoint.description,
+        metadata=endpoint.metadata,
         enabled=endpoint.enabled,
         failing=endpoint.failing,
         disabled_reason=endpoint.disabled_reason,

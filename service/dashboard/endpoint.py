@@ -4,8 +4,8 @@ from typing import Any
 
 from service.core.problems import InvalidRequest
 from service.core.views import DeliveryView, EndpointView
-from service.dashboard.endpoint_form import FORMATS, PATTERNS, entered_of, read_settings
-from service.dashboard.forms import Entered, errors_by_field
+from service.dashboard.endpoint_form import FORMATS, PATTERNS, entered_of, find_errors, read_settings
+from service.dashboard.forms import Entered
 from service.dashboard.health import healths
 from service.dashboard.visit import Visit
 from service.web.calls import Answer
@@ -37,7 +37,7 @@ async def change(visit: Visit) -> Answer:
     try:
         await visit.ask(f"PATCH {ONE}", EndpointView, id=endpoint.id, body=read_settings(visit.form))
     except InvalidRequest as problem:
-        return _render_form(visit, endpoint, visit.form, errors_by_field(problem), 422)
+        return _render_form(visit, endpoint, visit.form, find_errors(problem), 422)
     return visit.redirect(f"/endpoints/{endpoint.id}", "The settings are saved.")
 
 

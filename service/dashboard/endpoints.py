@@ -4,8 +4,8 @@ from typing import Any
 
 from service.core.problems import InvalidRequest
 from service.core.views import EndpointView
-from service.dashboard.endpoint_form import FORMATS, NEW, PATTERNS, read_settings
-from service.dashboard.forms import Entered, errors_by_field
+from service.dashboard.endpoint_form import FORMATS, NEW, PATTERNS, find_errors, read_settings
+from service.dashboard.forms import Entered
 from service.dashboard.health import healths
 from service.dashboard.visit import Visit
 from service.web.calls import Answer
@@ -32,7 +32,7 @@ async def create(visit: Visit) -> Answer:
     try:
         made = await visit.ask("POST /v1/endpoints", EndpointView, body=read_settings(visit.form))
     except InvalidRequest as problem:
-        return _render_form(visit, visit.form, errors_by_field(problem), 422)
+        return _render_form(visit, visit.form, find_errors(problem), 422)
     return visit.render("endpoint_secret.html", 201, endpoint=made, is_new=True)
 
 

@@ -152,8 +152,9 @@ class Poster:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, url: str, headers: dict[str, str], body: bytes) -> Attempted:
-        """One attempt; never raises, whatever the network does."""
+    async def post(self, url: str, headers: dict[str, str], body: bytes, timeout_s: float | None = None) -> Attempted:
+        """Make one attempt within `timeout_s`, or the time of this poster; never raise, whatever the network does."""
+        timeout_s = timeout_s or self._timeout_s
         started = time.monotonic()
         target = self._guard.target(url)
         if isinstance(target, str):
@@ -161,11 +162,11 @@ class Poster:
         response: aiohttp.ClientResponse | None = None
         kept = bytearray()
         try:
-            response = await self._send(target, headers, body)
+            response = await self._send(target, headers, body, timeout_s)
             await _keep_first(kept, response.content)
             error = _verdict(response)
         except Exception as exc:
-            error = reason_of(exc, connect_s=self._timeout_s, total_s=self._timeout_s)
+            error = reason_of(exc, connect_s=timeout_s, total_s=timeout_s)
         finally:
             if response is not None and not response.closed:
                 response.close()
@@ -175,9 +176,15 @@ class Poster:
         if self._session is not None:
             await self._session.close()
 
-    async def _send(self, target: Target, headers: dict[str, str], body: bytes) -> aiohttp.ClientResponse:
+    async def _send(
+        self, target: Target, headers: dict[str, str], body: bytes, timeout_s: float
+    ) -> aiohttp.ClientResponse:
         session = self._session or self._open_session()
-        return await session.post(target.url, data=_in_pieces(body), headers=headers, allow_redirects=False)
+        # Without the infinite threshold aiohttp rounds long times up to whole seconds of the loop's clock.
+        timeout = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=math.inf)
+        return await session.post(
+            target.url, data=_in_pieces(body), headers=headers, allow_redirects=False, timeout=timeout
+        )
 
     def _open_session(self) -> aiohttp.ClientSession:
         limit, limit_per_host = self._limits
@@ -188,12 +195,7 @@ class Poster:
             limit=limit,
             limit_per_host=limit_per_host,
         )
-        self._session = _session(
-            connector,
-            # Without the infinite threshold aiohttp rounds long times up to whole seconds of the loop's clock.
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, ceil_threshold=math.inf),
-            read_bufsize=8 * EXCERPT_MAX,
-        )
+        self._session = _session(connector, read_bufsize=8 * EXCERPT_MAX)
         return self._session
 
 

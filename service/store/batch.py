@@ -16,7 +16,7 @@ from service.core.fault import Fault
 from service.core.problems import NotFound
 from service.core.task import Task
 from service.core.times import to_ms
-from service.store import faults, rows
+from service.store import endpoint_rows, faults, rows
 from service.store.bus import DELIVERIES, EVENTS, tasks_of
 from service.store.driver import Contended, Driver, Row, Session
 from service.store.queries import GIVEN_UP, OPEN
@@ -62,7 +62,7 @@ class Batch:
         self._idempotency: dict[str, IdempotencyKey] = {}
         self._known: set[str] = set()
         self._patient = patient
-        self._unlocked: dict[str, str] = {}
+        self._unlocked: dict[str, Row] = {}
         self._events: list[Event] = []
         self._holds: list[str] = []
         self._filters_changed = False
@@ -95,10 +95,10 @@ class Batch:
 
     async def _load_endpoints(self, missing: set[str]) -> None:
         lock = self.driver.for_update if self._patient else ""
-        for row in await self._rows("endpoints", "id, doc", missing, lock):
-            self.see_endpoint(rows.endpoint_from_row(row))
+        for row in await self._rows("endpoints", endpoint_rows.COLUMNS, missing, lock):
+            self.see_endpoint(endpoint_rows.endpoint_from_row(row))
             if not self._patient:
-                self._unlocked[row[0]] = row[1]
+                self._unlocked[row[0]] = row
 
     async def _load_idempotency(self, missing: set[str]) -> None:
         if not missing:
@@ -238,14 +238,14 @@ class Batch:
 
     async def _write_endpoints(self) -> None:
         await self._lock_changed_endpoints()
-        changed = [rows.endpoint_to_row(self._endpoints[key]) for key in sorted(self._dirty_endpoints)]
-        await self._many(rows.UPSERT_ENDPOINT, changed)
+        changed = [endpoint_rows.endpoint_to_row(self._endpoints[key]) for key in sorted(self._dirty_endpoints)]
+        await self._many(endpoint_rows.UPSERT, changed)
 
     async def _lock_changed_endpoints(self) -> None:
         """Raises Contended when one that was read without a lock has changed meanwhile."""
         changed = self._dirty_endpoints & self._unlocked.keys()
-        for endpoint_id, doc in await self._rows("endpoints", "id, doc", changed, self.driver.for_update):
-            if self._unlocked.pop(endpoint_id) != doc:
+        for row in await self._rows("endpoints", endpoint_rows.COLUMNS, changed, self.driver.for_update):
+            if self._unlocked.pop(row[0]) != row:
                 raise Contended("The endpoint was changed meanwhile.")
 
     async def _write_tasks(self) -> None:
@@ -283,7 +283,7 @@ class Batch:
     async def _current_endpoints(self, version: int) -> dict[str, Endpoint]:
         """Those of the store, read again when their version moved."""
         if version != self._subscribers.version:
-            stored = await self.session.fetch("select id, doc from endpoints order by id")
+            stored = await self.session.fetch(f"select {endpoint_rows.COLUMNS} from endpoints order by id")
             found = [await self._readable(row) for row in stored]
             self._subscribers.endpoints = {e.id: e for e in found if e is not None and e.deleted_at is None}
             self._subscribers.version = version
@@ -292,14 +292,15 @@ class Batch:
     async def _readable(self, row: Row) -> Endpoint | None:
         """One that can't be read gets nothing, and stops no event; `recover` sends what it missed."""
         try:
-            return rows.endpoint_from_row(row)
+            return endpoint_rows.endpoint_from_row(row)
         except Exception as error:
             await faults.note(self, row[0], error)
             return None
 
     async def read_endpoint(self, endpoint_id: str) -> Endpoint | None:
         """None where there is none, and where it can't be read."""
-        for row in await self.session.fetch("select id, doc from endpoints where id = ?", (endpoint_id,)):
+        sql = f"select {endpoint_rows.COLUMNS} from endpoints where id = ?"
+        for row in await self.session.fetch(sql, (endpoint_id,)):
             endpoint = await self._readable(row)
             return self.see_endpoint(endpoint) if endpoint else None
         return None
@@ -364,4 +365,4 @@ def _filters(endpoint: Endpoint | None) -> tuple[object, ...] | None:
     """What fan-out looks at."""
     if endpoint is None:
         return None
-    return (endpoint.enabled, endpoint.deleted_at, endpoint.events, endpoint.providers, endpoint.metadata)
+    return (endpoint.enabled, endpoint.deleted_at, endpoint.events, endpoint.filter)

@@ -17,7 +17,7 @@ from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.providers import PROVIDERS
 from service.providers.base import Limits
-from service.store import faults, figures, pulse, rows
+from service.store import endpoint_rows, faults, figures, pulse, rows
 from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
@@ -85,8 +85,8 @@ class Reads:
         return dict(await self._fetch(sql, named))
 
     async def get_endpoint(self, endpoint_id: str) -> Endpoint:
-        found = await self._one("select id, doc from endpoints where id = ?", endpoint_id, "endpoint")
-        endpoint = rows.endpoint_from_row(found)
+        found = await self._one(f"select {endpoint_rows.COLUMNS} from endpoints where id = ?", endpoint_id, "endpoint")
+        endpoint = endpoint_rows.endpoint_from_row(found)
         if endpoint.deleted_at is not None:
             raise NotFound("There is no such endpoint.")
         return endpoint
@@ -106,8 +106,10 @@ class Reads:
         """The event's stored body, and the format in which its endpoint gets it; a deleted endpoint has one, too."""
         delivery = await self.get_delivery(delivery_id)
         body: str = (await self._one("select body from events where id = ?", delivery.event_id, "event"))[0]
-        found = await self._fetch("select id, doc from endpoints where id = ?", delivery.endpoint_id or "")
-        return delivery, rows.endpoint_from_row(found[0]).format if found else "standard", body.encode()
+        found = await self._fetch(
+            f"select {endpoint_rows.COLUMNS} from endpoints where id = ?", delivery.endpoint_id or ""
+        )
+        return delivery, endpoint_rows.endpoint_from_row(found[0]).format if found else "standard", body.encode()
 
     async def get_event(self, event_id: str) -> StoredEvent:
         sql = f"select {_EVENT_COLUMNS} from events where id = ? and audience_id is null"
@@ -198,7 +200,10 @@ class Reads:
     # --- subscribers --------------------------------------------------------------------------------------------------
 
     async def list_endpoints(self) -> list[Endpoint]:
-        found = _readable(await self._fetch("select id, doc from endpoints order by id"), rows.endpoint_from_row)
+        found = _readable(
+            await self._fetch(f"select {endpoint_rows.COLUMNS} from endpoints order by id"),
+            endpoint_rows.endpoint_from_row,
+        )
         return [endpoint for endpoint in found if endpoint.deleted_at is None]
 
     async def count_held(self) -> dict[str, Held]:

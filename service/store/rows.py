@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 
 from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
-from service.core.delivery import Attempt, Delivery, Endpoint, Resume
+from service.core.delivery import Attempt, Delivery, Resume
 from service.core.task import Result, Task, TaskError, TaskInput, Via
 from service.core.times import from_ms, to_ms
 from service.core.trace import TraceContext
@@ -50,7 +50,6 @@ class _Traced(msgspec.Struct, kw_only=True):
 _in_document = attrgetter(*_TaskDocument.__struct_fields__)
 _read_document = msgspec.json.Decoder(_TaskDocument).decode
 _read_traced = msgspec.json.Decoder(_Traced).decode
-_read_endpoint = msgspec.json.Decoder(Endpoint).decode
 _read_breaker = msgspec.json.Decoder(Breaker).decode
 _write = msgspec.json.Encoder().encode
 
@@ -184,17 +183,6 @@ def attempt_from_row(row: Row) -> Attempt:
         location=location,
         excerpt=excerpt,
     )
-
-
-UPSERT_ENDPOINT = "insert into endpoints (id, doc) values (?, ?) on conflict (id) do update set doc = excluded.doc"
-
-
-def endpoint_to_row(endpoint: Endpoint) -> Row:
-    return (endpoint.id, _write(endpoint).decode())
-
-
-def endpoint_from_row(row: Row) -> Endpoint:
-    return _read_endpoint(row[-1])
 
 
 INSERT_LABEL = "insert into labels (key, value, task_id) values (?, ?, ?)"

@@ -66,6 +66,8 @@ class _Facts(msgspec.Struct):
 
     id: str
     provider: str | None = None
+    model: str | None = None
+    account: str = "default"
     metadata: dict[str, str] = {}
 
 
@@ -133,6 +135,8 @@ def _stored_event(row: Row) -> Event:
         data=bytes(data),
         task_id=task_id,
         provider=facts.provider,
+        model=facts.model,
+        account=facts.account,
         metadata=facts.metadata,
         subject_id=None if task_id else facts.id,
     )

@@ -3,10 +3,9 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from service.core import lifecycle
 from service.core.change import Change, IdempotencyKey
@@ -17,10 +16,6 @@ from service.store.batch import Batch, Keys
 from service.web.context import Web
 
 KEY_MAX = 255
-
-LabelName = Annotated[str, Meta(min_length=1, max_length=64)]
-LabelValue = Annotated[str, Meta(max_length=512)]
-Labels = Annotated[dict[LabelName, LabelValue], Meta(max_length=50)]
 
 _canonical = msgspec.json.Encoder(order="sorted")
 
@@ -109,6 +104,11 @@ def _models(providers: Mapping[str, Access]) -> Iterator[tuple[Access, Model]]:
     for access in providers.values():
         for model in access.provider.capabilities.models:
             yield access, model
+
+
+def is_model(providers: Mapping[str, Access], name: str) -> bool:
+    """Return whether a provider has this model, configured or not; `name` as in a task."""
+    return any(_find_model(access, name) for access in providers.values())
 
 
 def _find_model(access: Access, name: str) -> Model | None:

@@ -6,47 +6,65 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import structlog
 from msgspec import UNSET, Meta, UnsetType
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from service.core import delivering
 from service.core.change import Change
-from service.core.delivery import Endpoint, Format, Held
+from service.core.delivery import ATTEMPT_S, Endpoint, EndpointFilter, Format, Held
 from service.core.env import Env
 from service.core.problems import Conflict, invalid
-from service.core.views import DeliveryView, EndpointView, view_delivery, view_endpoint
+from service.core.task import Metadata
+from service.core.views import DeliveryView, EndpointType, EndpointView, NoAuth, view_delivery, view_endpoint
 from service.store import upkeep
 from service.store.batch import Batch, Keys
 from service.web.calls import Answer, Call, json_answer
 from service.web.context import Web
-from service.web.creating import Labels
 from service.web.queries import Cursor, Limit, TimeText, encode_cursor, read_id_cursor, read_time
 from service.web.subscribing import Headers, Pattern, check_settings
 
 log = structlog.get_logger()
 BY_REQUEST = "by request"
+RENAMED = {"providers": "filter.providers"}
+FIXED = ("type", "config", "auth")
+"""Settings that can have one value only so far."""
 
+NO_MEMBERS = {"maxProperties": 0}
 Url = Annotated[str, Meta(max_length=2_083, examples=["https://example.com/hooks/images"])]
 Patterns = Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=20)]
-Providers = Annotated[tuple[str, ...], Meta(max_length=50, description="Only events of these; empty means all.")]
+Config = Annotated[dict[str, Any], Meta(description="Of the type; a webhook has none.", extra_json_schema=NO_MEMBERS)]
 InFlight = Annotated[int, Meta(ge=1, le=1_000)]
 Rate = Annotated[float, Meta(ge=0.001, le=10_000)]
+Timeout = Annotated[float, Meta(ge=1, le=30, description="Time for one attempt.")]
+Schedule = Annotated[
+    tuple[Annotated[float, Meta(ge=1, le=604_800)], ...],
+    Meta(max_length=50, description="Seconds before each retry; null is the schedule of the service."),
+]
 Description = Annotated[str, Meta(max_length=500)]
 
 
 class CreateEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new subscriber. `task.*` leaves out what has to be asked for by name: task.running, task.late_result."""
+    """A new subscriber. `task.*` leaves out what has to be asked for by name: task.running, task.late_result.
+
+    `filter` selects events, `metadata` is your own and filters nothing.
+    """
 
     example: ClassVar[dict[str, Any]] = {"url": "https://example.com/hooks/images", "events": ["task.*"]}
+    renamed: ClassVar[dict[str, str]] = RENAMED
 
+    type: EndpointType = "webhook"
     url: Url
+    config: Config = {}
+    auth: NoAuth = NoAuth()
     events: Patterns = ("task.*",)
-    providers: Providers = ()
-    metadata: Labels = {}
+    filter: EndpointFilter = EndpointFilter()
     format: Format = "standard"
     headers: Headers = {}
     max_in_flight: InFlight = 10
     rate_per_s: Rate | None = None
+    timeout_s: Timeout = ATTEMPT_S
+    retry_schedule_s: Schedule | None = None
     description: Description = ""
+    metadata: Metadata = {}
     enabled: bool = True
 
 
@@ -54,19 +72,28 @@ DEFAULTS = CreateEndpoint(url="")
 
 
 class ChangeEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is left out stays as it is; null resets a field to its default. Disabling holds what is to be delivered."""
+    """What is left out stays as it is; null resets a field to its default. Disabling holds what is to be delivered.
+
+    Another `url` drops `headers`, unless they are given again.
+    """
 
     example: ClassVar[dict[str, Any]] = {"max_in_flight": 5, "description": "the staging system"}
+    renamed: ClassVar[dict[str, str]] = RENAMED
 
+    type: EndpointType | UnsetType | None = UNSET
     url: Url | UnsetType = UNSET
+    config: Config | UnsetType | None = UNSET
+    auth: NoAuth | UnsetType | None = UNSET
     events: Patterns | UnsetType | None = UNSET
-    providers: Providers | UnsetType | None = UNSET
-    metadata: Labels | UnsetType | None = UNSET
+    filter: EndpointFilter | UnsetType | None = UNSET
     format: Format | UnsetType | None = UNSET
     headers: Headers | UnsetType | None = UNSET
     max_in_flight: InFlight | UnsetType | None = UNSET
     rate_per_s: Rate | UnsetType | None = UNSET
+    timeout_s: Timeout | UnsetType | None = UNSET
+    retry_schedule_s: Schedule | UnsetType | None = UNSET
     description: Description | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
     enabled: bool | UnsetType | None = UNSET
 
 
@@ -100,14 +127,13 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def create_endpoint(web: Web, call: Call[None, CreateEndpoint]) -> Answer:
-    settings = _given(call.body)
-    await check_settings(web, settings)
+    settings = await _read_settings(web, call.body)
     enabled, secret = settings.pop("enabled"), web.trust.new_secret()
     endpoint = Endpoint(
         id=web.env.new_id("endpoint"),
         secret=web.trust.vault.seal(secret, "secret"),
         created_at=web.env.now(),
-        **_sealed(web, settings),
+        **settings,
     )
     if not enabled:
         endpoint = delivering.disable(endpoint, BY_REQUEST, web.env)
@@ -133,11 +159,9 @@ async def get_endpoint(web: Web, call: Call[None, None]) -> Answer:
 
 
 async def change_endpoint(web: Web, call: Call[None, ChangeEndpoint]) -> Answer:
-    endpoint_id, settings = call.path_id("endpoint"), _given(call.body)
+    endpoint_id = call.path_id("endpoint")
     await web.store.reads.get_endpoint(endpoint_id)
-    await check_settings(web, settings)
-
-    settings = _sealed(web, settings)
+    settings = await _read_settings(web, call.body)
 
     def decide(batch: Batch) -> Change:
         return _change(batch.endpoint(endpoint_id), settings, web.env)
@@ -148,7 +172,7 @@ async def change_endpoint(web: Web, call: Call[None, ChangeEndpoint]) -> Answer:
 
 
 def _change(endpoint: Endpoint, settings: dict[str, Any], env: Env) -> Change:
-    """Turned on it starts afresh; turned off, what is pending is held."""
+    """Turned on it starts afresh; turned off, what is pending is held. Credentials stay with their destination."""
     enabled = settings.get("enabled", endpoint.enabled)
     changed = replace(endpoint, **{name: value for name, value in settings.items() if name != "enabled"})
     if enabled == endpoint.enabled:
@@ -158,15 +182,14 @@ def _change(endpoint: Endpoint, settings: dict[str, Any], env: Env) -> Change:
     return Change(endpoints=(delivering.disable(changed, BY_REQUEST, env),), holds=(endpoint.id,))
 
 
-def _given(body: msgspec.Struct) -> dict[str, Any]:
-    """The settings that a request names; null stands for the default."""
-    given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
-    return {name: getattr(DEFAULTS, name) if value is None else value for name, value in given.items()}
-
-
-def _sealed(web: Web, settings: dict[str, Any]) -> dict[str, Any]:
-    headers = settings.get("headers")
-    return settings if headers is None else {**settings, "headers": web.trust.vault.seal_headers(headers)}
+async def _read_settings(web: Web, body: CreateEndpoint | ChangeEndpoint) -> dict[str, Any]:
+    """The settings that a request names, checked and sealed; null stands for the default. Raises InvalidRequest."""
+    given = {name: value for name, value in asdict(body).items() if value is not UNSET}
+    settings = {name: getattr(DEFAULTS, name) if value is None else value for name, value in given.items()}
+    await check_settings(web, settings)
+    if "headers" in settings:
+        settings["headers"] = web.trust.vault.seal_headers(settings["headers"])
+    return {name: value for name, value in settings.items() if name not in FIXED}
 
 
 async def _held(web: Web, endpoint_id: str) -> Held:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from service.core.delivery import EndpointFilter
 from service.core.problems import FieldError, InvalidRequest
 from service.web.context import Web
+from service.web.creating import is_model
 
 Pattern = Literal[
     "task.*",
@@ -26,6 +28,7 @@ Headers = Annotated[
     Meta(max_length=20, description="Sent with every attempt; shown by name alone afterwards."),
 ]
 
+NO_CONFIG = "is not known here: an endpoint of type webhook has no configuration"
 HIDDEN = "(hidden)"
 NAME_MAX = 128
 OURS = frozenset(
@@ -40,7 +43,8 @@ _VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?", re.ASCII)
 
 async def check_settings(web: Web, settings: dict[str, Any]) -> None:
     """Raises InvalidRequest with all that is wrong with these settings; those that are left out are fine."""
-    errors = list(_check_providers(web, settings.get("providers", ())))
+    errors = [FieldError(loc=["body", "config", name], msg=NO_CONFIG) for name in settings.get("config", {})]
+    errors += _check_filter(web, settings.get("filter", EndpointFilter()))
     errors += _check_headers(settings.get("headers", {}))
     if "url" in settings and (reason := await web.trust.guard.resolve_public(settings["url"])):
         errors.append(FieldError(loc=["body", "url"], msg=reason))
@@ -48,11 +52,16 @@ async def check_settings(web: Web, settings: dict[str, Any]) -> None:
         raise InvalidRequest(errors)
 
 
-def _check_providers(web: Web, names: tuple[str, ...]) -> Iterator[FieldError]:
-    for index, name in enumerate(names):
+def _check_filter(web: Web, wanted: EndpointFilter) -> Iterator[FieldError]:
+    """A name that no event can have would silently select nothing."""
+    for index, name in enumerate(wanted.providers):
         if name not in web.providers:
             msg = f"must be one of {', '.join(web.providers)}"
-            yield FieldError(loc=["body", "providers", index], msg=msg)
+            yield FieldError(loc=["body", "filter", "providers", index], msg=msg)
+    for index, name in enumerate(wanted.models):
+        if not is_model(web.providers, name):
+            msg = "is no model of any provider; GET /v1/providers lists them"
+            yield FieldError(loc=["body", "filter", "models", index], msg=msg)
 
 
 def _check_headers(headers: dict[str, str]) -> Iterator[FieldError]:

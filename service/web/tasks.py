@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 from service.core import lifecycle
 from service.core.delivery import Attempt, Delivery
 from service.core.problems import Conflict, FieldError, InvalidRequest, Unauthorized
-from service.core.task import Status, Task, TaskInput
+from service.core.task import Metadata, Status, Task, TaskInput
 from service.core.times import after, rfc3339
 from service.core.views import TaskView, TimelineItem, view_entry, view_task
 from service.core.why import CLOSED, Why, explain
@@ -26,7 +26,7 @@ from service.telemetry import Metrics
 from service.telemetry.tracing import current_span
 from service.web.calls import Answer, Call, first_of, gone, json_answer
 from service.web.context import Web
-from service.web.creating import Labels, check_key, create, find_answered, fingerprint, resolve_model
+from service.web.creating import check_key, create, find_answered, fingerprint, resolve_model
 from service.web.queries import (
     Cursor,
     Limit,
@@ -67,7 +67,7 @@ class CreateTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     model: Annotated[str, Meta(min_length=1, max_length=128, examples=["fluxapi-ai/flux-kontext-pro"])]
     input: TaskInput
     webhook_url: str | None = None
-    metadata: Labels = {}
+    metadata: Metadata = {}
     timeout_s: Timeout = 900.0
     on_unconfirmed: Literal["wait", "resubmit"] = "wait"
 

@@ -126,15 +126,16 @@ class DeliveryWork:
         body = render_for(form, parcel.body, self._source, parcel.delivery.task_id)
         signed = sign(opened.secrets, parcel.delivery.event_id, int(at.timestamp()), body)
         headers = {**opened.headers, "Content-Type": MEDIA_TYPES[form], **signed}
-        attempted = await self._post(opened.url, headers, body)
+        timeout_s = parcel.endpoint.timeout_s if parcel.endpoint else None
+        attempted = await self._post(opened.url, headers, body, timeout_s)
         return await self._record(parcel, opened.mask(_outcome(attempted, at)))
 
-    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Attempted:
+    async def _post(self, url: str, headers: dict[str, str], body: bytes, timeout_s: float | None) -> Attempted:
         span = current_span()
         span.record_call("POST", url)
         given = {name.lower() for name in headers}
         joining = {name: value for name, value in span.headers().items() if name not in given}
-        attempted = await self._poster.post(url, {**headers, **joining}, body)
+        attempted = await self._poster.post(url, {**headers, **joining}, body, timeout_s)
         span.record_result(
             "received" if attempted.received else "failed", attempted.status_code, _error_type(attempted)
         )
@@ -160,8 +161,10 @@ class DeliveryWork:
 
         def decide(batch: Batch) -> Change:
             delivery, endpoint = batch.delivery(delivery_id), batch.find_endpoint(endpoint_id)
-            lease = parcel.delivery.lease
-            return delivering.after_attempt(delivery, endpoint, outcome, lease, self._env, self._schedule)
+            lease, schedule = parcel.delivery.lease, self._schedule
+            if endpoint is not None and endpoint.retry_schedule_s is not None:
+                schedule = endpoint.retry_schedule_s
+            return delivering.after_attempt(delivery, endpoint, outcome, lease, self._env, schedule)
 
         keys = Keys(deliveries=(delivery_id,), endpoints=(endpoint_id,) if endpoint_id else ())
         for tries in count():

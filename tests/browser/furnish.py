@@ -35,9 +35,9 @@ async def furnish(site: Site) -> Furnished:
     bad = receiver.subscriber("orders/pictures", then=status(500, body=b"<h1>Internal error</h1>\n" + HOSTILE.encode()))
     await api.endpoint(good.url, description="the shop's backend", events=["task.*", "endpoint.*"])
     made.failing = (await api.endpoint(bad.url, description=f"orders {HOSTILE}", headers={"X-Token": "t0p"}))["id"]
-    made.disabled = (await api.endpoint(bad.url, enabled=False, providers=["acedata"], metadata={"shop": "berlin"}))[
-        "id"
-    ]
+    made.disabled = (
+        await api.endpoint(bad.url, enabled=False, filter={"providers": ["acedata"], "metadata": {"shop": "berlin"}})
+    )["id"]
     count = len(PROMPTS) * 2
     tasks = [
         await api.submit(

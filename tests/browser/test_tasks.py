@@ -140,7 +140,7 @@ async def test_an_open_page_says_when_the_service_is_away_and_goes_on_when_it_is
 
 async def test_a_delivery_is_sent_again_from_its_tasks_page(visitor: Visitor, site: Site) -> None:
     page, subscriber = visitor.page, site.receiver.subscriber("again", then=status(500))
-    await site.api.endpoint(subscriber.url, description="the till", metadata={"till": "4"})
+    await site.api.endpoint(subscriber.url, description="the till", filter={"metadata": {"till": "4"}})
     task = await site.api.submit("flux-context/flux-kontext-pro", "a paper kite", metadata={"till": "4"})
     await visitor.open(f"/tasks/{task['id']}")
     row = page.locator("#deliveries tbody tr").filter(has_text="the till")

@@ -124,7 +124,7 @@ class Round:
         flaky = [status(500) if self._dice.random() < 0.1 else status(204) for _ in range(200)]
         for name, half in (("all", None), ("half", "1")):
             subscriber = self._world.receiver.subscriber(name, flaky)
-            filters = {"metadata": {"half": half}} if half else {}
+            filters = {"filter": {"metadata": {"half": half}}} if half else {}
             endpoint = await self._service.api.endpoint(subscriber.url, max_in_flight=50, **filters)
             self._endpoints[endpoint["id"]] = half
 

@@ -35,6 +35,8 @@ MODELS: dict[type, str] = {
     models.TimelineItem: "TimelineItem",
     models.Why: "Why",
     models.Endpoint: "EndpointView",
+    models.EndpointFilter: "EndpointFilter",
+    models.EndpointAuth: "NoAuth",
     models.Recovered: "Recovered",
     models.Attempt: "AttemptView",
     models.Delivery: "DeliveryView",
@@ -201,7 +203,7 @@ def test_words_of_enumerations_are_those_of_the_service(document: Any) -> None:
 
 def test_what_a_newer_service_adds_breaks_nothing() -> None:
     body = msgspec.json.decode(
-        b"""{"id": "ep_1", "url": "https://x.test", "events": ["task.new"], "providers": [], "metadata": {},
+        b"""{"id": "ep_1", "url": "https://x.test", "events": ["task.new"], "filter": {}, "metadata": {},
         "format": "grpc", "headers": {}, "max_in_flight": 1, "rate_per_s": null, "description": "", "enabled": true,
         "failing": false, "disabled_reason": null, "disabled_at": null, "held": 0, "held_since": null,
         "created_at": "2026-01-01T00:00:00.000Z", "colour": {"name": "blue"}}"""

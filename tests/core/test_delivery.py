@@ -1,8 +1,10 @@
 """Which endpoints an event is for."""
 
+from typing import Any
+
 import pytest
 
-from service.core.delivery import fan_out, matches
+from service.core.delivery import EndpointFilter, fan_out, matches
 from service.core.event import Event
 from tests.support.env import FakeEnv
 from tests.support.factory import make_endpoint
@@ -16,6 +18,7 @@ def make_event(env: FakeEnv, **changes: object) -> Event:
         "data": b"{}",
         "task_id": "task_1",
         "provider": "acedata",
+        "model": "flux-kontext-pro",
         "metadata": {"order": "7", "shop": "a"},
     }
     return Event(**{**values, **changes})
@@ -47,11 +50,29 @@ def test_wildcards_stand_for_all_but_what_has_to_be_asked_for(events: tuple[str,
         ({"metadata": {"order": "7"}}, True),
         ({"metadata": {"order": "7", "shop": "b"}}, False),
         ({"metadata": {"missing": ""}}, False),
+        ({"models": ("flux-kontext-pro",)}, True),
+        ({"models": ("flux-kontext-max", "acedata/flux-kontext-pro")}, True),
+        ({"models": ("fluxapi-ai/flux-kontext-pro",)}, False),
+        ({"accounts": ("default",)}, True),
+        ({"accounts": ("second",)}, False),
+        ({"providers": ("acedata",), "models": ("flux-kontext-max",)}, False),
     ],
 )
-def test_filters_narrow_by_provider_and_by_equal_metadata(filters: dict[str, object], wanted: bool) -> None:
+def test_a_filter_selects_events_by_the_task_they_are_about(filters: dict[str, Any], wanted: bool) -> None:
     env = FakeEnv()
-    assert matches(make_endpoint(env, **filters), make_event(env)) is wanted
+    assert matches(make_endpoint(env, filter=EndpointFilter(**filters)), make_event(env)) is wanted
+
+
+def test_metadata_of_an_endpoint_filters_nothing() -> None:
+    env = FakeEnv()
+    assert matches(make_endpoint(env, metadata={"team": "data"}), make_event(env))
+
+
+def test_a_filter_for_tasks_lets_events_about_other_endpoints_through() -> None:
+    env = FakeEnv()
+    wanted = EndpointFilter(providers=("acedata",), models=("x",), accounts=("x",), metadata={"order": "7"})
+    event = make_event(env, type="endpoint.failing", task_id=None, provider=None, model=None, metadata={})
+    assert matches(make_endpoint(env, events=("endpoint.*",), filter=wanted), event)
 
 
 def test_an_endpoint_is_not_told_about_itself() -> None:

@@ -101,12 +101,13 @@ async def test_the_errors_of_the_api_stand_at_their_fields(browser: Browser, api
 async def test_a_secret_is_in_one_answer_and_on_no_page_after_it(browser: Browser, api: httpx.AsyncClient) -> None:
     await browser.page("/endpoints/new")
     entered = {"url": URL, "format": "standard", "max_in_flight": "10", "headers": "X-Token: t0p", "metadata": "a = b"}
-    reply = await send(browser, "/endpoints", entered | {"events:task.*": "on", "providers:acedata": "on"})
+    reply = await send(browser, "/endpoints", entered | {"events:task.*": "on", "filter.providers:acedata": "on"})
     assert reply.status_code == 201
     secret = reply.text.partition('data-copy="whsec_')[2].partition('"')[0]
     assert secret
     (endpoint,) = (await api.get("/v1/endpoints")).json()["data"]
-    assert (endpoint["events"], endpoint["providers"], endpoint["metadata"]) == (["task.*"], ["acedata"], {"a": "b"})
+    assert (endpoint["events"], endpoint["metadata"]) == (["task.*"], {"a": "b"})
+    assert endpoint["filter"]["providers"] == ["acedata"]
     place = f"/endpoints/{endpoint['id']}"
     for path in (place, f"{place}/settings", f"{place}/recover", f"{place}/check", "/endpoints"):
         page = await browser.page(path)

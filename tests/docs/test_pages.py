@@ -52,7 +52,8 @@ def test_every_setting_that_a_page_names_exists(page: str) -> None:
 def test_a_json_sample_is_what_the_api_takes_or_sends(sample: Sample) -> None:
     schemas = document()["components"]
     body = json.loads(sample.text)
-    names = ["Envelope", "TaskView"] if "sequence" in body else ["CreateTask"] if "input" in body else ["TaskView"]
+    named = {"sequence": ["Envelope", "TaskView"], "filter": ["CreateEndpoint"], "input": ["CreateTask"]}
+    names = next((names for field, names in named.items() if field in body), ["TaskView"])
     for name, value in zip(names, (body, body.get("data")), strict=False):
         schema = {"$ref": f"#/components/schemas/{name}", "components": schemas}
         assert [error.message for error in Draft202012Validator(schema).iter_errors(value)] == []

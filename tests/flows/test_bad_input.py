@@ -159,7 +159,7 @@ ENDPOINTS: dict[str, tuple[dict[str, Any], str]] = {
     "a port the Fetch standard blocks": ({"url": "http://127.0.0.1:6667/"}, "url"),
     "an unknown field": ({"colour": "red"}, "colour"),
     "an unknown event": ({"events": ["task.exploded"]}, "events"),
-    "an unknown provider": ({"providers": ["midjourney"]}, "providers"),
+    "an unknown provider": ({"filter": {"providers": ["midjourney"]}}, "providers"),
     "an unknown format": ({"format": "xml"}, "format"),
     "nothing in flight": ({"max_in_flight": 0}, "max_in_flight"),
     "a negative rate": ({"rate_per_s": -1}, "rate_per_s"),

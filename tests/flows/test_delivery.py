@@ -39,7 +39,7 @@ class Group:
         self, answers: Iterable[Answer] = (), then: Answer | None = None, **settings: Any
     ) -> Subscriber:
         subscriber = self.world.receiver.subscriber(self.name.replace(" ", "-"), answers, then)
-        settings.setdefault("metadata", {"group": self.name})
+        settings["filter"] = {"metadata": {"group": self.name}} | settings.get("filter", {})
         self.endpoint = await self.api.endpoint(subscriber.url, **settings)
         return subscriber
 
@@ -182,14 +182,28 @@ async def test_events_are_filtered_by_type(world: World, group: Group) -> None:
 
 
 async def test_events_are_filtered_by_provider(group: Group) -> None:
-    subscriber = await group.subscribe(providers=["acedata"])
+    subscriber = await group.subscribe(filter={"providers": ["acedata"]})
     ours, other = await group.run(model="acedata/flux-dev"), await group.run()
     await until(lambda: subscriber.of(ours["id"]))
     assert await group.api.deliveries(endpoint_id=group.id, task_id=other["id"]) == []
 
 
+async def test_events_are_filtered_by_model(group: Group) -> None:
+    subscriber = await group.subscribe(filter={"models": ["acedata/flux-dev"]})
+    ours, other = await group.run(model="acedata/flux-dev"), await group.run()
+    await until(lambda: subscriber.of(ours["id"]))
+    assert await group.api.deliveries(endpoint_id=group.id, task_id=other["id"]) == []
+
+
+async def test_metadata_of_an_endpoint_filters_nothing(group: Group) -> None:
+    subscriber = await group.subscribe(metadata={"team": "data"})
+    task = await group.run()
+    await until(lambda: subscriber.of(task["id"]))
+    assert (await group.api.get_endpoint(group.id))["metadata"] == {"team": "data"}
+
+
 async def test_events_are_filtered_by_metadata(group: Group) -> None:
-    subscriber = await group.subscribe(metadata={"group": group.name, "team": "blue"})
+    subscriber = await group.subscribe(filter={"metadata": {"group": group.name, "team": "blue"}})
     blue, red = await group.run(metadata={"team": "blue"}), await group.run(metadata={"team": "red"})
     none = await group.run()
     await until(lambda: subscriber.of(blue["id"]))
@@ -199,7 +213,7 @@ async def test_events_are_filtered_by_metadata(group: Group) -> None:
 
 async def test_running_is_told_to_those_who_ask_for_it_alone(world: World, service: Service, group: Group) -> None:
     asking, other = await group.subscribe(events=["task.running", "task.*"]), Group(world, service)
-    usual = await other.subscribe(metadata={"group": group.name})
+    usual = await other.subscribe(filter={"metadata": {"group": group.name}})
     task = await group.run(callback_delay=0.3)
     await until(lambda: asking.of(task["id"], "task.running") and asking.of(task["id"], "task.succeeded"))
     await until(lambda: usual.of(task["id"], "task.succeeded"))
@@ -328,7 +342,9 @@ async def test_a_retry_goes_to_the_present_url_under_the_present_secret(world: W
 
 async def test_a_subscriber_that_is_away_gets_its_event_when_it_is_back(world: World, group: Group) -> None:
     port = free_port()
-    group.endpoint = await group.api.endpoint(f"http://127.0.0.1:{port}/back", metadata={"group": group.name})
+    group.endpoint = await group.api.endpoint(
+        f"http://127.0.0.1:{port}/back", filter={"metadata": {"group": group.name}}
+    )
     task = await group.run()
     attempts = await group.attempts(task, 2)
     assert attempts[0]["error"]
@@ -467,12 +483,21 @@ async def test_a_ping_is_sent_at_once_and_signed(group: Group) -> None:
 # Slow ones
 
 
+async def test_an_endpoint_has_its_own_time_for_an_attempt_and_its_own_schedule(group: Group) -> None:
+    subscriber = await group.subscribe(then=Hang(), timeout_s=1, retry_schedule_s=[1])
+    task = await group.run()
+    first, second = await group.attempts(task, 2)
+    assert first["error"] == second["error"] == "timed out after 1 s"
+    assert (await group.delivery(task))["status"] == "failed"
+    assert len(subscriber.received) == 2
+
+
 async def test_an_endpoint_that_hangs_delays_no_other(world: World, service: Service, group: Group) -> None:
     stuck = await group.subscribe(then=Hang())
     other = Group(world, service)
     other.name = group.name
     fast = world.receiver.subscriber("fast")
-    await service.api.endpoint(fast.url, metadata={"group": group.name})
+    await service.api.endpoint(fast.url, filter={"metadata": {"group": group.name}})
     tasks = await asyncio.gather(*(group.run() for _ in range(30)))
     ended = asyncio.get_running_loop().time()
     await until(lambda: len(fast.received) == 30, timeout=5)

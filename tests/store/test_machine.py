@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from service.core import delivering, lifecycle
 from service.core.breaker import OPENS_AFTER, AccountCall, Breaker
 from service.core.change import Change
-from service.core.delivery import Endpoint
+from service.core.delivery import Endpoint, EndpointFilter
 from service.core.event import OPT_IN
 from service.core.fault import PARK_AFTER
 from service.core.observation import Accepted, NotSent, Pending, Unconfirmed, Unreadable
@@ -37,6 +37,7 @@ from service.store.batch import Batch, Keys
 from service.store.bus import Bus
 from service.store.claims import DeliveryClaim, Parcel, TaskClaim
 from service.store.driver import Session
+from service.store.endpoint_rows import endpoint_from_row
 from service.store.migrate import migrate
 from service.store.reads import Reads
 from service.store.sqlite import SqliteDriver
@@ -46,7 +47,7 @@ from tests.support.env import FakeEnv
 from tests.support.factory import CALLS_BACK, make_endpoint, make_task, picture, refusal
 from tests.support.fuzz import Choose, by_dice
 
-PROVIDER = "fluxapi-ai"
+PROVIDER, MODEL = "fluxapi-ai", "flux-kontext-pro"
 LIMITS = Limits(submits=3, window_s=10, max_in_flight=4)
 FINAL_TYPES = {f"task.{status}" for status in FINAL}
 LEASE_S = 40.0
@@ -133,7 +134,10 @@ class World:
                 tasks={row["id"]: row for row in table("tasks", "id")},
                 events={row["id"]: row for row in table("events", "seq")},
                 deliveries={row["id"]: row for row in table("deliveries", "id")},
-                endpoints={row["id"]: rows.endpoint_from_row((row["doc"],)) for row in table("endpoints", "id")},
+                endpoints={
+                    row["id"]: endpoint_from_row((row["id"], row["doc"], row["settings"]))
+                    for row in table("endpoints", "id")
+                },
                 attempts=table("attempts", "delivery_id, number"),
                 timeline=table("timeline", "task_id, number"),
                 keys={row["key"]: row for row in table("idempotency_keys", "key")},
@@ -300,8 +304,11 @@ class World:
     def settings(self) -> dict[str, Any]:
         return {
             "events": self.choose([("task.*",), ("task.*", "endpoint.*"), ("task.running", "task.failed")]),
-            "metadata": self.choose([{}, {}, {"team": "a"}]),
-            "providers": self.choose([(), (), (PROVIDER,), ("acedata",)]),
+            "filter": EndpointFilter(
+                metadata=self.choose([{}, {}, {"team": "a"}]),
+                providers=self.choose([(), (), (PROVIDER,), ("acedata",)]),
+                models=self.choose([(), (), (MODEL,), (f"{PROVIDER}/{MODEL}",), ("another-model",)]),
+            ),
             "max_in_flight": self.choose([1, 3, 10]),
             "rate_per_s": self.choose([None, None, 2.0, 0.1]),
         }
@@ -697,9 +704,11 @@ def wants(endpoint: Endpoint, event: dict[str, Any], labels: dict[str, str] | No
         return False
     if kind.startswith("endpoint."):
         return True
-    of_provider = not endpoint.providers or data["provider"] in endpoint.providers
+    wanted, model = endpoint.filter, data["model"]
+    of_provider = not wanted.providers or data["provider"] in wanted.providers
+    of_model = not wanted.models or model in wanted.models or f"{data['provider']}/{model}" in wanted.models
     labels = data["metadata"] if labels is None else labels
-    return of_provider and all(labels.get(key) == value for key, value in endpoint.metadata.items())
+    return of_provider and of_model and all(labels.get(key) == value for key, value in wanted.metadata.items())
 
 
 def states_in(event: dict[str, Any]) -> tuple[Any, ...]:

@@ -4,16 +4,19 @@ import asyncio
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from service.core.delivery import EndpointFilter
 from service.core.problems import Unavailable
 from service.store import migrate as migrating
+from service.store.batch import Batch
 from service.store.driver import Driver
 from service.store.migrate import Migration, find_pending, known, migrate
 from service.store.postgres import PostgresDriver
 from service.store.sqlite import SqliteDriver
 from tests.store.conftest import Store, open_store
-from tests.store.test_claims import create, publish
+from tests.store.test_claims import create, publish, subscribe
 from tests.support.postgres import database, shared_server
 from tests.support.wait import soon
 
@@ -145,3 +148,22 @@ async def test_statements_prepared_before_a_migration_go_on_after_it(url: str, m
         stop.set()
         await asyncio.gather(*working)
         assert wrong == []
+
+
+async def test_an_older_replica_that_writes_an_endpoint_keeps_the_settings_it_does_not_know(store: Store) -> None:
+    wanted = EndpointFilter(providers=("acedata",), models=("flux-dev",), metadata={"shop": "a"})
+    endpoint_id = await subscribe(store, filter=wanted, metadata={"team": "data"}, timeout_s=3.0)
+    endpoint = await store.reads.get_endpoint(endpoint_id)
+
+    async def write_as_before(batch: Batch) -> None:
+        upsert = "insert into endpoints (id, doc) values (?, ?) on conflict (id) do update set doc = excluded.doc"
+        rows = await batch.session.fetch("select id, doc from endpoints")
+        changed = [(row[0], row[1].replace('"failures":0', '"failures":3')) for row in rows]
+        made = [("ep_older", rows[0][1].replace(endpoint_id, "ep_older"))]
+        await batch.session.execute_many(upsert, changed + made)
+
+    await store.writer.run(write_as_before)
+    assert await store.reads.get_endpoint(endpoint_id) == msgspec.structs.replace(endpoint, failures=3)
+    made = await store.reads.get_endpoint("ep_older")
+    assert made.filter == EndpointFilter(providers=("acedata",), metadata={"shop": "a"})
+    assert made.metadata == {}

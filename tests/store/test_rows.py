@@ -5,10 +5,11 @@ from datetime import datetime
 import msgspec
 
 from service.core import delivering
-from service.core.delivery import Resume
+from service.core.delivery import Endpoint, EndpointFilter, Resume
 from service.core.task import Image, Result, TaskError
 from service.core.times import after
 from service.store import rows
+from service.store.endpoint_rows import endpoint_from_row, endpoint_to_row
 from tests.support.env import FakeEnv
 from tests.support.factory import make_delivery, make_endpoint, make_task
 
@@ -40,31 +41,64 @@ def test_a_delivery_survives_with_every_field() -> None:
 
 def test_an_endpoint_survives_with_every_field() -> None:
     env = FakeEnv()
-    endpoint = make_endpoint(env, headers={"X-A": "b"}, rate_per_s=0.5)
+    wanted = EndpointFilter(providers=("acedata",), models=("m",), accounts=("default",), metadata={"shop": "a"})
+    endpoint = make_endpoint(env, headers={"X-A": "b"}, rate_per_s=0.5, filter=wanted, metadata={"team": "data"})
+    endpoint = msgspec.structs.replace(endpoint, timeout_s=3.5, retry_schedule_s=(1.0, 2.0))
     for secret in ("whsec_b", "whsec_c"):
         endpoint = delivering.rotate(endpoint, secret, env)
-    assert rows.endpoint_from_row(rows.endpoint_to_row(endpoint)) == endpoint
+    assert endpoint_from_row(endpoint_to_row(endpoint)) == endpoint
 
 
-class _OneOldSecret(msgspec.Struct):
-    """What a program reads and writes that knows one old secret alone."""
+class _FirstVersion(msgspec.Struct):
+    """An endpoint as the first version reads and writes it: one old secret, and filters beside the other settings."""
 
     id: str
     url: str
     secret: str
     created_at: datetime
+    providers: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
+    failures: int = 0
     old_secret: str | None = None
     old_secret_until: datetime | None = None
+
+
+def read_as_first_version(doc: str) -> _FirstVersion:
+    return msgspec.json.decode(doc, type=_FirstVersion)
+
+
+def written_by_first_version(endpoint: _FirstVersion, settings: str = "{}") -> Endpoint:
+    return endpoint_from_row((endpoint.id, msgspec.json.encode(endpoint).decode(), settings))
 
 
 def test_programs_that_know_one_old_secret_and_those_that_know_several_read_each_others_endpoints() -> None:
     env = FakeEnv()
     endpoint = delivering.rotate(make_endpoint(env, secret="whsec_a"), "whsec_b", env)
     endpoint = delivering.rotate(endpoint, "whsec_c", env)
-    _, doc = rows.endpoint_to_row(endpoint)
-    before = msgspec.json.decode(doc, type=_OneOldSecret)
+    before = read_as_first_version(endpoint_to_row(endpoint)[1])
     assert (before.secret, before.old_secret) == ("whsec_c", "whsec_b")
     assert before.old_secret_until == after(env.now(), 86_400)
-    written = rows.endpoint_from_row((endpoint.id, msgspec.json.encode(before).decode()))
+    written = written_by_first_version(before)
     assert written.secrets_at(env.now()) == ("whsec_c", "whsec_b")
     assert delivering.rotate(written, "whsec_d", env).secrets_at(env.now()) == ("whsec_d", "whsec_c", "whsec_b")
+
+
+def test_an_endpoint_of_the_first_version_has_its_filters_in_filter_and_no_metadata() -> None:
+    env = FakeEnv()
+    stored = _FirstVersion(
+        id="ep_1", url="http://a.example", secret="s", created_at=env.now(), providers=("acedata",), metadata={"a": "b"}
+    )
+    endpoint = written_by_first_version(stored)
+    assert endpoint.filter == EndpointFilter(providers=("acedata",), metadata={"a": "b"})
+    assert endpoint.metadata == {}
+
+
+def test_the_first_version_filters_as_the_present_one_and_drops_none_of_its_settings() -> None:
+    env = FakeEnv()
+    wanted = EndpointFilter(providers=("acedata",), models=("m",), metadata={"shop": "a"})
+    endpoint = make_endpoint(env, filter=wanted, metadata={"team": "data"}, timeout_s=3.0)
+    _, doc, settings = endpoint_to_row(endpoint)
+    older = read_as_first_version(doc)
+    assert (older.providers, older.metadata) == (("acedata",), {"shop": "a"})
+    written = written_by_first_version(msgspec.structs.replace(older, failures=3), settings)
+    assert written == msgspec.structs.replace(endpoint, failures=3)

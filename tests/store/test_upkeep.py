@@ -8,6 +8,7 @@ import pytest
 
 from service.core import delivering, lifecycle
 from service.core.change import Change
+from service.core.delivery import EndpointFilter
 from service.core.observation import Accepted
 from service.core.problems import Conflict, NotFound
 from service.core.task import TaskInput
@@ -156,7 +157,7 @@ async def test_what_waited_is_held_with_its_endpoint_and_recover_sends_as_many_a
 
 async def test_recover_keeps_to_the_filter(store: Store) -> None:
     await publish(store, 2)
-    endpoint = make_endpoint(store.env, providers=("acedata",))
+    endpoint = make_endpoint(store.env, filter=EndpointFilter(providers=("acedata",)))
     await put(store, Change(endpoints=(endpoint,)))
     since, until = store.env.now(), after(store.env.now(), 1)
     assert await upkeep.recover(store.writer, endpoint.id, since, until, dry_run=True) == 0

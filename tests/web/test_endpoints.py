@@ -50,7 +50,8 @@ async def delivery_of(client: httpx.AsyncClient, endpoint: dict[str, Any], **par
 async def test_a_new_endpoint_has_the_defaults_and_shows_its_secret_once(client: httpx.AsyncClient) -> None:
     made = await make(client)
     assert made["secret"].startswith("whsec_")
-    assert (made["events"], made["providers"], made["metadata"]) == (["task.*"], [], {})
+    assert (made["events"], made["metadata"]) == (["task.*"], {})
+    assert made["filter"] == {"providers": [], "models": [], "accounts": [], "metadata": {}}
     assert (made["format"], made["max_in_flight"], made["rate_per_s"]) == ("standard", 10, None)
     assert (made["enabled"], made["failing"], made["held"], made["description"]) == (True, False, 0, "")
     read = await client.get(f"/v1/endpoints/{made['id']}")
@@ -83,7 +84,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown event": ({"events": ["task.*", "task.exploded"]}, "body.events.1"),
     "the ping": ({"events": ["taskhook.ping"]}, "body.events.0"),
     "no events": ({"events": []}, "body.events"),
-    "an unknown provider": ({"providers": ["acedata", "midjourney"]}, "body.providers.1"),
+    "an unknown provider": ({"filter": {"providers": ["acedata", "midjourney"]}}, "body.filter.providers.1"),
     "a label that is a number": ({"metadata": {"a": 1}}, "body.metadata"),
     "an unknown format": ({"format": "xml"}, "body.format"),
     "nothing in flight": ({"max_in_flight": 0}, "body.max_in_flight"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 
 class Omit(Enum):
@@ -38,5 +40,5 @@ def text_of(value: datetime | str | int) -> str:
     return str(value)
 
 
-def listed(values: Iterable[str] | None) -> list[str] | None:
+def listed(values: Iterable[T] | None) -> list[T] | None:
     return None if values is None else list(values)

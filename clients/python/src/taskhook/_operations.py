@@ -22,6 +22,7 @@ from taskhook.models import (
     EventPattern,
     EventType,
     Fault,
+    FilterParams,
     Format,
     Key,
     OnUnconfirmed,
@@ -223,27 +224,37 @@ def stream_events(
 def create_endpoint(
     *,
     url: str,
+    type: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    auth: Mapping[str, Any] | None = None,
     events: Iterable[EventPattern] | None = None,
-    providers: Iterable[str] | None = None,
-    metadata: Mapping[str, str] | None = None,
+    filter: FilterParams | None = None,
     format: Format | None = None,
     headers: Mapping[str, str] | None = None,
     max_in_flight: int | None = None,
     rate_per_s: float | None = None,
+    timeout_s: float | None = None,
+    retry_schedule_s: Iterable[float] | None = None,
     description: str | None = None,
+    metadata: Mapping[str, str] | None = None,
     enabled: bool | None = None,
 ) -> Plan[Endpoint]:
     """A new subscriber. Its `secret` is in this answer alone: keep it, `webhooks.verify` needs it."""
     body = given(
         url=url,
+        type=type,
+        config=config,
+        auth=auth,
         events=listed(events),
-        providers=listed(providers),
-        metadata=metadata,
+        filter=filter,
         format=format,
         headers=headers,
         max_in_flight=max_in_flight,
         rate_per_s=rate_per_s,
+        timeout_s=timeout_s,
+        retry_schedule_s=listed(retry_schedule_s),
         description=description,
+        metadata=metadata,
         enabled=enabled,
     )
     return _object(Endpoint, Request(method="POST", path="/v1/endpoints", body=body))
@@ -264,30 +275,45 @@ def update_endpoint(
     /,
     *,
     url: str | None = None,
+    type: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    auth: Mapping[str, Any] | None = None,
     events: Iterable[EventPattern] | None = None,
-    providers: Iterable[str] | None = None,
-    metadata: Mapping[str, str] | None = None,
+    filter: FilterParams | None = None,
     format: Format | None = None,
     headers: Mapping[str, str] | None = None,
     max_in_flight: int | None = None,
     rate_per_s: float | Literal[Omit.OMIT] | None = OMIT,
+    timeout_s: float | None = None,
+    retry_schedule_s: Iterable[float] | Literal[Omit.OMIT] | None = OMIT,
     description: str | None = None,
+    metadata: Mapping[str, str] | None = None,
     enabled: bool | None = None,
 ) -> Plan[Endpoint]:
-    """What is left out stays as it is; `rate_per_s=None` lifts the limit. `enabled=False` holds what is to come."""
+    """What is left out stays as it is. `enabled=False` holds what is to come.
+
+    `rate_per_s=None` lifts the limit, `retry_schedule_s=None` goes back to the service's schedule. Another `url` drops
+    the `headers` that are set, unless they are given again.
+    """
     body = given(
         url=url,
+        type=type,
+        config=config,
+        auth=auth,
         events=listed(events),
-        providers=listed(providers),
-        metadata=metadata,
+        filter=filter,
         format=format,
         headers=headers,
         max_in_flight=max_in_flight,
+        timeout_s=timeout_s,
         description=description,
+        metadata=metadata,
         enabled=enabled,
     )
     if rate_per_s is not OMIT:
         body["rate_per_s"] = rate_per_s
+    if retry_schedule_s is not OMIT:
+        body["retry_schedule_s"] = listed(retry_schedule_s)
     path = path_of("endpoints", endpoint_id)
     return _object(Endpoint, Request(method="PATCH", path=path, body=body, repeatable=True))
 

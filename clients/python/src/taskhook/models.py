@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 from taskhook._decode import Model
 from taskhook.errors import TaskFailedError
@@ -165,21 +166,55 @@ class Why(Model):
     you_can: str
 
 
+class FilterParams(TypedDict, total=False):
+    """What an endpoint's filter may be given as; a field that is left out selects all."""
+
+    providers: Sequence[str]
+    models: Sequence[str]
+    accounts: Sequence[str]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointFilter(Model):
+    """The events that an endpoint gets: those about tasks that match each field; an empty field matches all."""
+
+    providers: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    accounts: list[str] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointAuth(Model):
+    """How the service authenticates at the endpoint, beyond the endpoint's `headers`."""
+
+    type: str = "none"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint(Model):
-    """A subscriber. `secret` is there at creation and rotation alone; `held` counts what waits for `recover`."""
+    """A subscriber. `secret` is there at creation and rotation alone; `held` counts what waits for `recover`.
+
+    `filter` selects its events; `metadata` is your own annotation and filters nothing.
+    """
 
     id: str
     object: Literal["endpoint"] = "endpoint"
+    type: str = "webhook"
     url: str
+    config: dict[str, Any] = field(default_factory=dict)
+    auth: EndpointAuth = field(default_factory=EndpointAuth)
     events: list[str]
-    providers: list[str]
-    metadata: dict[str, str]
+    filter: EndpointFilter = field(default_factory=EndpointFilter)
     format: Format
     headers: dict[str, str]
     max_in_flight: int
     rate_per_s: float | None
+    timeout_s: float = 15.0
+    retry_schedule_s: list[float] | None = None
     description: str
+    metadata: dict[str, str]
     enabled: bool
     failing: bool
     disabled_reason: str | None
