@@ -174,6 +174,8 @@ async def change_endpoint(web: Web, call: Call[None, ChangeEndpoint]) -> Answer:
 def _change(endpoint: Endpoint, settings: dict[str, Any], env: Env) -> Change:
     """Turned on it starts afresh; turned off, what is pending is held. Credentials stay with their destination."""
     enabled = settings.get("enabled", endpoint.enabled)
+    if settings.get("url", endpoint.url) != endpoint.url:
+        settings = {"headers": {}, **settings}
     changed = replace(endpoint, **{name: value for name, value in settings.items() if name != "enabled"})
     if enabled == endpoint.enabled:
         return Change(endpoints=(changed,))
