@@ -67,6 +67,9 @@ class RealEnv:
     def now(self) -> datetime:
         return from_ms(now_ms())
 
+    def monotonic(self) -> float:
+        return time.monotonic()
+
     def new_id(self, prefix: str) -> str:
         with self._making:  # the thread of SQLite decides, too
             ms, bits = now_ms(), next(self._random)

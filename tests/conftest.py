@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ pytest.register_assert_rewrite("tests.support", "tests.replicas.load")
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell starts what is to run in the background with SIGINT ignored, and every process of a test inherits that."""
 
 LONG = ("chaos", "replicas", "fuzz", "browser", "flows", "cli", "docs", "security", "store", "examples")
 """The folders whose tests wait and start processes. They begin first, so that none of them is left for the end."""

@@ -9,6 +9,10 @@ class Env(Protocol):
         """Return the time: aware, UTC, in whole milliseconds, as the database stores it."""
         ...
 
+    def monotonic(self) -> float:
+        """Return seconds of a clock that nobody sets: for durations and for what is cached for a while."""
+        ...
+
     def new_id(self, prefix: str) -> str:
         """Return a new id that sorts after all earlier ids of this Env."""
         ...

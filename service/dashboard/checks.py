@@ -1,8 +1,7 @@
 """How often receivers are checked, and how many at once: a check is a dozen posts to a server of somebody's choice."""
 
-import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.core.problems import Conflict
@@ -16,21 +15,22 @@ KNOWN_MAX = 1_000
 class Checks:
     """Those of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._slots = Slots(AT_ONCE, "checks of receivers")
         self._shut_until: OrderedDict[str, float] = OrderedDict()
 
     @contextmanager
     def one(self, endpoint_id: str) -> Iterator[None]:
         """Raises Conflict while this endpoint is checked and for a while after it, Unavailable when there are many."""
-        if time.monotonic() < self._shut_until.get(endpoint_id, 0.0):
+        if self._clock() < self._shut_until.get(endpoint_id, 0.0):
             raise Conflict("This endpoint is being checked, or was a moment ago. Try again in ten seconds.")
         with self._slots:
             self._shut(endpoint_id, float("inf"))
             try:
                 yield
             finally:
-                self._shut(endpoint_id, time.monotonic() + AGAIN_S)
+                self._shut(endpoint_id, self._clock() + AGAIN_S)
 
     def _shut(self, endpoint_id: str, until: float) -> None:
         self._shut_until[endpoint_id] = until

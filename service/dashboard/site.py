@@ -34,9 +34,9 @@ class Site:
         self.public_host = urlsplit(public_url or "").netloc.lower()
         self.sandbox = sandbox
         self.assets = _assets()
-        self.checks = Checks()
-        self.spending = Spending(web.store.reads)
-        self.statistics = Statistics(web.store.reads, web.providers)
+        self.checks = Checks(web.env.monotonic)
+        self.spending = Spending(web.store.reads, web.env.monotonic)
+        self.statistics = Statistics(web.store.reads, web.providers, web.env.monotonic)
         self.templates = _templates()
         pictures = f"https: {sandbox}" if sandbox else "https:"
         self.policy = (

@@ -1,7 +1,7 @@
 """What providers charged lately, added up for all open pages together: they look again every few seconds."""
 
 import asyncio
-import time
+from collections.abc import Callable
 from datetime import datetime
 
 from service.store.figures import Charges
@@ -13,8 +13,9 @@ KEPT_S = 30.0
 class Spending:
     """Not older than half a minute."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Reads, clock: Callable[[], float]) -> None:
         self._reads = reads
+        self._clock = clock
         self._since: datetime | None = None
         self._charges: Charges | None = None
         self._until = 0.0
@@ -22,7 +23,8 @@ class Spending:
 
     async def since(self, since: datetime) -> Charges:
         async with self._reading:
-            if self._charges is None or since != self._since or time.monotonic() >= self._until:
+            now = self._clock()
+            if self._charges is None or since != self._since or now >= self._until:
                 self._charges = await self._reads.recent_charges(since)
-                self._since, self._until = since, time.monotonic() + KEPT_S
+                self._since, self._until = since, now + KEPT_S
             return self._charges

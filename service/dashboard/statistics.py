@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from statistics import quantiles
 
@@ -71,8 +71,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 class Statistics:
     """One for a process; however many look, each figure is read once in a while."""
 
-    def __init__(self, reads: Reads, providers: Mapping[str, Access]) -> None:
+    def __init__(self, reads: Reads, providers: Mapping[str, Access], clock: Callable[[], float]) -> None:
         self._reads = reads
+        self._clock = clock
         self._providers = tuple(providers)
         self._limits: dict[str, Limits] = {
             name: access.limits for name, access in providers.items() if access.account is not None
@@ -86,10 +87,10 @@ class Statistics:
     async def read(self, minutes: int, now: datetime) -> Figures:
         """Not older than a moment. Raises Unavailable."""
         async with self._reading:
-            clock = asyncio.get_running_loop().time()
+            asked_at = self._clock()
             kept = self._kept.get(minutes)
-            if kept is None or clock - kept[0] >= FRESH_S:
-                kept = self._kept[minutes] = (clock, await self._read(minutes, now))
+            if kept is None or asked_at - kept[0] >= FRESH_S:
+                kept = self._kept[minutes] = (asked_at, await self._read(minutes, now))
             return kept[1]
 
     async def _read(self, minutes: int, now: datetime) -> Figures:

@@ -4,7 +4,6 @@ import asyncio
 import io
 import math
 import ssl
-import time
 import zlib
 from typing import Any
 
@@ -155,7 +154,7 @@ class Poster:
     async def post(self, url: str, headers: dict[str, str], body: bytes, timeout_s: float | None = None) -> Attempted:
         """Make one attempt within `timeout_s`, or the time of this poster; never raise, whatever the network does."""
         timeout_s = timeout_s or self._timeout_s
-        started = time.monotonic()
+        started = _clock()
         target = self._guard.target(url)
         if isinstance(target, str):
             return _attempted(None, f"refused: URL {target}", b"", started)
@@ -197,6 +196,11 @@ class Poster:
         )
         self._session = _session(connector, read_bufsize=8 * EXCERPT_MAX)
         return self._session
+
+
+def _clock() -> float:
+    """The clock of the event loop, which measures the timeouts too: an attempt that timed out took at least as long."""
+    return asyncio.get_running_loop().time()
 
 
 def _end(limit: asyncio.Timeout, after_s: float) -> asyncio.TimerHandle:
@@ -255,7 +259,7 @@ def _attempted(
         excerpt=kept.decode(errors="replace").replace("\0", ""),
         retry_after=retry_after and clean(retry_after),
         location=location and clean(location, URL_MAX),
-        duration_ms=round((time.monotonic() - started) * 1000),
+        duration_ms=round((_clock() - started) * 1000),
     )
 
 

@@ -5,7 +5,6 @@ away, callers hear it at once: nobody waits for what may not come.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
@@ -139,12 +138,12 @@ class Writer:
     async def check(self) -> None:
         """Raises Unavailable when nothing can be written now; tries it when nothing was written lately."""
         async with self._checking:
-            now = time.monotonic()
+            now = self._env.monotonic()
             if now - self._wrote_at < CHECK_S:
                 return
             if now - self._checked_at >= CHECK_S:
                 self._failure = await self._try_to_write()
-                self._checked_at = time.monotonic()
+                self._checked_at = self._env.monotonic()
             if self._failure is not None:
                 raise self._failure
 
@@ -183,7 +182,7 @@ class Writer:
             await self._commit_again(asks, along)
         except Exception as problem:
             if isinstance(problem, Unavailable) and not isinstance(problem, Contended):
-                self._failure, self._checked_at, self._wrote_at = problem, time.monotonic(), float("-inf")
+                self._failure, self._checked_at, self._wrote_at = problem, self._env.monotonic(), float("-inf")
                 _resolve(asks + self._take_waiting(), problem)
                 return
             if along:
@@ -232,7 +231,7 @@ class Writer:
             for seat in seats:
                 seat.one.settle(seat.free, None)
             raise
-        self._wrote_at = time.monotonic()
+        self._wrote_at = self._env.monotonic()
         _resolve(asks)
         for seat in seats:
             seat.one.settle(seat.free, seat.claimed)

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import hmac
-import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -60,9 +59,9 @@ class KeyRing:
             (_digest(key.encode()), Caller(name=f"key-{number}", scopes=ALL))
             for number, key in enumerate(api_keys, start=1)
         ]
-        self._live = _LiveKeys(keys)
+        self._live = _LiveKeys(keys, env)
         self._uses = _Uses(keys, env)
-        self._failures = Failures()
+        self._failures = Failures(env.monotonic)
         self._metrics = metrics
 
     async def authenticate(self, authorization: str | None, address: str) -> Caller:
@@ -138,8 +137,9 @@ class KeyRing:
 class _LiveKeys:
     """The keys of the store by their hints, as last read, with the version they had: most looks find it unchanged."""
 
-    def __init__(self, keys: KeyStore) -> None:
+    def __init__(self, keys: KeyStore, env: Env) -> None:
         self._keys = keys
+        self._env = env
         self._version = -1
         self._found: dict[str, ApiKey] = {}
         self._by_id: dict[str, ApiKey] = {}
@@ -148,7 +148,7 @@ class _LiveKeys:
 
     async def read(self, *, anew: bool = False) -> dict[str, ApiKey]:
         """Not older than a second. Raises Unavailable: a key that may be revoked is not taken on trust."""
-        asked_at = time.monotonic()
+        asked_at = self._env.monotonic()
         if anew or asked_at >= self._fresh_until:
             async with self._reading:
                 if asked_at >= self._fresh_until - LOOK_S:  # else somebody has read while this one waited
@@ -160,7 +160,7 @@ class _LiveKeys:
         return self._by_id.get(key_id)
 
     async def _read(self) -> None:
-        begun_at = time.monotonic()
+        begun_at = self._env.monotonic()
         changed = await self._keys.read_live(self._version)
         if changed is not None:
             self._version, found = changed

@@ -1,6 +1,5 @@
 """Callbacks of providers: the token names the task, and the answer goes out after the commit."""
 
-import time
 from functools import partial
 
 import msgspec
@@ -52,7 +51,7 @@ REFUSALS: dict[type[Problem], str] = {
 
 
 async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
-    started = time.monotonic()
+    started = web.env.monotonic()
     access, account = _find_access(web, call.scope["path_params"]["provider"])
     provider, task_id = access.provider.id, None
     try:
@@ -61,12 +60,12 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     except Problem as problem:
         outcome = REFUSALS.get(type(problem), "failed")
         web.running.metrics.callbacks.labels(provider, outcome).inc()
-        _tell("callback.refused", provider, task_id, outcome, started)
+        _tell("callback.refused", provider, task_id, outcome, web.env.monotonic() - started)
         raise
     outcome = TAKEN.get(change.outcome, "accepted")
     web.running.metrics.callbacks.labels(provider, outcome).inc()
     task = change.tasks[0]
-    _tell("callback.accepted", provider, task_id, outcome, started, status=task.status)
+    _tell("callback.accepted", provider, task_id, outcome, web.env.monotonic() - started, status=task.status)
     return RECEIVED
 
 
@@ -117,6 +116,6 @@ def _headers(scope: Scope) -> dict[str, str]:
     return {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"] if name[:2] == b"x-"}
 
 
-def _tell(event: str, provider: str, task_id: str | None, outcome: str, started: float, **more: object) -> None:
-    duration_ms = round((time.monotonic() - started) * 1000, 1)
+def _tell(event: str, provider: str, task_id: str | None, outcome: str, took_s: float, **more: object) -> None:
+    duration_ms = round(took_s * 1000, 1)
     log.info(event, task_id=task_id, provider=provider, outcome=outcome, duration_ms=duration_ms, **more)

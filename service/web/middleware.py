@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from collections.abc import Collection
 from contextlib import nullcontext
 
@@ -60,7 +59,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.monotonic()
+        started = self._env.monotonic()
         given = find_header(scope, b"x-request-id")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else self._env.new_id("request")
         exchange = _Exchange(send, request_id, cors_headers(scope, self._cors_origins))
@@ -68,7 +67,7 @@ class Gate:
             try:
                 await self._answer(scope, receive, exchange)
             finally:
-                self._count(scope, exchange.status or GONE, time.monotonic() - started, span)
+                self._count(scope, exchange.status or GONE, self._env.monotonic() - started, span)
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         try:

@@ -1,7 +1,6 @@
 """What operators ask: is it alive, is it ready, what does it count, which providers does it have."""
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
@@ -143,8 +142,9 @@ def _late_s(web: Web, oldest_ms: int | None) -> float:
 
 async def get_metrics(web: Web, call: Call[None, None]) -> Answer:
     """What can be counted without the database is told when it is away, too."""
-    if time.monotonic() >= web.gauges_until:
-        web.gauges_until = time.monotonic() + GAUGES_S
+    now = web.env.monotonic()
+    if now >= web.gauges_until:
+        web.gauges_until = now + GAUGES_S
         try:
             await web.store.writer.check()
             await _in_time(_refresh_gauges(web))

@@ -1,7 +1,6 @@
 """Tasks: create, read, wait, list, cancel, erase, and tell what became of one."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,7 +21,6 @@ from service.core.why import CLOSED, Why, explain
 from service.providers.base import Access, Model
 from service.store import upkeep
 from service.store.queries import TaskFilter
-from service.telemetry import Metrics
 from service.telemetry.tracing import current_span
 from service.web.calls import Answer, Call, first_of, gone, json_answer
 from service.web.context import Web
@@ -109,7 +107,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
-    started = time.monotonic()
+    started = web.env.monotonic()
     key, wanted = check_key(call.header(b"idempotency-key")), call.body
     request = "" if key is None else fingerprint(wanted)
     try:
@@ -142,7 +140,7 @@ def _new_task(web: Web, wanted: CreateTask, access: Access, model: Model) -> Tas
 
 def _answer_created(web: Web, caller: str, stored: Task, started: float, *, is_new: bool) -> Answer:
     current_span().record_task(stored)
-    _tell_created(web.running.metrics, stored, caller, started, is_new=is_new)
+    _tell_created(web, stored, caller, started, is_new=is_new)
     location = (b"location", b"/v1/tasks/" + stored.id.encode())
     if is_new:
         return json_answer(view_task(stored), 202, (location,))
@@ -163,9 +161,9 @@ async def _check_webhook(web: Web, url: str | None) -> list[FieldError]:
     return [FieldError(loc=["body", "webhook_url"], msg=reason)] if reason else []
 
 
-def _tell_created(metrics: Metrics, task: Task, caller: str, started: float, *, is_new: bool) -> None:
+def _tell_created(web: Web, task: Task, caller: str, started: float, *, is_new: bool) -> None:
     if is_new:
-        metrics.tasks_created.labels(task.provider).inc()
+        web.running.metrics.tasks_created.labels(task.provider).inc()
     log.info(
         "task.created",
         task_id=task.id,
@@ -173,7 +171,7 @@ def _tell_created(metrics: Metrics, task: Task, caller: str, started: float, *, 
         model=task.model,
         caller=caller,
         outcome="created" if is_new else "replayed",
-        duration_ms=round((time.monotonic() - started) * 1000, 1),
+        duration_ms=round((web.env.monotonic() - started) * 1000, 1),
     )
 
 

@@ -2,8 +2,8 @@
 
 import ipaddress
 import math
-import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 FAILURES_MAX = 60
 WINDOW_S = 60.0
@@ -13,13 +13,14 @@ ADDRESSES_MAX = 10_000
 class Failures:
     """Who failed how often of late. The addresses seen longest ago are forgotten first."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def note(self, address: str) -> float | None:
         """Writes one down; the seconds to stay away when there were too many, which are not counted again."""
         place = _place(address)
-        now = time.monotonic()
+        now = self._clock()
         times = self._times.setdefault(place, deque(maxlen=FAILURES_MAX))
         self._times.move_to_end(place)
         if len(self._times) > ADDRESSES_MAX:
@@ -31,7 +32,7 @@ class Failures:
 
     def is_full(self, address: str) -> bool:
         times = self._times.get(_place(address))
-        return times is not None and _left_s(times, time.monotonic()) > 0
+        return times is not None and _left_s(times, self._clock()) > 0
 
 
 def _left_s(times: deque[float], now: float) -> float:

@@ -1,7 +1,6 @@
 """One due delivery: render, sign, post, record."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -93,7 +92,7 @@ class DeliveryWork:
 
     async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Parcel, float]]:
         """What is due, each with the moment of its claim."""
-        claimed_at = time.monotonic()
+        claimed_at = self._env.monotonic()
         claim = await claims.claim_due_deliveries(batch, free, LEASE_S, AT_ONCE)
         items = [(parcel, claimed_at) for parcel in claim.parcels]
         return Claimed(items=items, next_due_at=claim.next_due_at, is_short=claim.is_short)
@@ -101,7 +100,7 @@ class DeliveryWork:
     async def run(self, item: tuple[Parcel, float]) -> datetime | None:
         """The delivery's next due time."""
         parcel, claimed_at = item
-        if time.monotonic() - claimed_at > LEASE_S / 2:
+        if self._env.monotonic() - claimed_at > LEASE_S / 2:
             return None  # this process was frozen: another one may hold it by now
         async with putting_aside(self._writer, parcel.delivery.id):
             with self._tracing.delivery(parcel.delivery, await self._find_trace(parcel.delivery.task_id)):

@@ -1,7 +1,6 @@
 """One lane of work: claim what is due, run it within a limit, sleep until the next is due or the bell rings."""
 
 import asyncio
-import time
 from datetime import datetime
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -107,13 +106,14 @@ class Lane(Generic[T]):
         A claim on its way is waited for, too: what it took is stored as begun, and nobody else would do it.
         """
         self._stopping = True
-        ends_at = time.monotonic() + grace_s
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + grace_s
         self._bell.strike()
         if self._turning:
             await asyncio.wait([self._turning], timeout=grace_s)
         if not self._running:
             return 0
-        _, late = await asyncio.wait(self._running, timeout=max(0.0, ends_at - time.monotonic()))
+        _, late = await asyncio.wait(self._running, timeout=max(0.0, ends_at - clock()))
         await self._cut_off(late)
         return len(late)
 

@@ -1,7 +1,6 @@
 """One due task: submit it or poll it, and tell the store what was learned."""
 
 import asyncio
-import time
 from datetime import datetime
 from itertools import count
 
@@ -70,7 +69,7 @@ class TaskWork:
 
     async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Task, float]]:
         """What is due, each with the moment of its claim."""
-        access, claimed_at = self._access, time.monotonic()
+        access, claimed_at = self._access, self._env.monotonic()
         claim = await claims.claim_due_tasks(batch, access.provider.id, access.policy, access.limits, free)
         return Claimed(items=[(task, claimed_at) for task in claim.tasks], next_due_at=claim.next_due_at)
 
@@ -90,7 +89,7 @@ class TaskWork:
         request = self._access.provider.build_submit(task, account, url)
         left_s = (task.deadline_at - self._env.now()).total_seconds()
         request = replace(request, timeout_s=min(request.timeout_s, max(left_s, 0.0) + TO_THE_DEADLINE_S))
-        if time.monotonic() - claimed_at > FROZEN_S:  # another worker may hold the task by now
+        if self._env.monotonic() - claimed_at > FROZEN_S:  # another worker may hold the task by now
             return await self._record(task, _Heard(observation=NotSent(reason=STOOD_STILL)), "submit")
         try:
             heard = await self._call("submit", request)
@@ -99,7 +98,7 @@ class TaskWork:
             await self._record(task, _Heard(observation=stopped), "submit")
             raise
         due_at = await self._record(task, heard, "submit")
-        self._metrics.submit_window.labels(task.provider).observe(time.monotonic() - claimed_at)
+        self._metrics.submit_window.labels(task.provider).observe(self._env.monotonic() - claimed_at)
         return due_at
 
     async def _poll(self, task: Task) -> datetime | None:
@@ -115,11 +114,11 @@ class TaskWork:
         return await self._record(task, heard, "poll")
 
     async def _call(self, call: CallKind, request: HttpRequest) -> "_Heard":
-        started, span = time.monotonic(), current_span()
+        started, span = self._env.monotonic(), current_span()
         span.record_call(request.method, request.url)
         reply = self._without_secrets(await self._client.send(request))
         observation = self._read(call, reply)
-        duration_s = time.monotonic() - started
+        duration_s = self._env.monotonic() - started
         provider, outcome = self._access.provider.id, str(observation.__struct_config__.tag)
         self._metrics.calls.labels(provider, call, outcome).inc()
         self._metrics.call_seconds.labels(provider, call).observe(duration_s, span.find_exemplar())

@@ -1,7 +1,6 @@
 """Deletes what is older than the retention, a step at a time with pauses; and watches the clock."""
 
 import asyncio
-import time
 
 import structlog
 
@@ -41,10 +40,10 @@ async def keep_up(writer: Writer, env: Env, metrics: Metrics, retention_days: fl
 
 async def watch_clock(writer: Writer, env: Env) -> None:
     """Until it is cancelled. Only for a process that works alone: others would set the same times back once more."""
-    wall, steady = env.now(), time.monotonic()
+    wall, steady = env.now(), env.monotonic()
     while True:
         await asyncio.sleep(LOOK_S)
-        now, passed_s = env.now(), time.monotonic() - steady
+        now, passed_s = env.now(), env.monotonic() - steady
         back_s = passed_s - (now - wall).total_seconds()
         if back_s < SET_BACK_S:
             wall, steady = now, steady + passed_s

@@ -10,7 +10,6 @@ import pytest
 
 from service.core.observation import Failed, Pending
 from service.core.task import TaskError
-from service.dashboard import statistics
 from service.store import reads as store_reads
 from tests.dashboard.conftest import Browser, Door
 from tests.support.factory import picture
@@ -239,7 +238,6 @@ async def _anew(browser: Browser, site: Site) -> str:
 async def test_figures_of_minutes_that_are_over_are_read_once(
     browser: Browser, api: httpx.AsyncClient, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "FRESH_S", 0.0)
     asked: list[float] = []
     counted = store_reads.Reads.count_endings
 

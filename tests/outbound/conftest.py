@@ -27,6 +27,9 @@ class FakeEnv:
     def now(self) -> datetime:
         return NOW
 
+    def monotonic(self) -> float:
+        raise NotImplementedError
+
     def new_id(self, prefix: str) -> str:
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ from service.store.driver import Session
 from service.store.migrate import migrate
 from service.store.queries import TaskFilter
 from service.store.sqlite import SqliteDriver
-from service.store.writer import Writer
+from service.store.writer import CHECK_S, Writer
 from tests.store.conftest import Store, open_store
 from tests.store.test_claims import create, publish, put, subscribe
 from tests.support.env import FakeEnv
@@ -206,14 +206,19 @@ async def test_a_full_queue_refuses_at_once(file: Path, monkeypatch: pytest.Monk
     await driver.close()
 
 
-async def test_the_check_writes_and_heals(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "CHECK_S", 0.0)
+async def test_the_check_writes_when_nothing_was_written_lately_and_heals(store: Store, file: Path) -> None:
+    store.env.pass_time(CHECK_S)
     await store.writer.check()
-    monkeypatch.setattr(store.driver, "_is_open", False)
-    with pytest.raises(Unavailable):
-        await store.writer.check()
-    monkeypatch.undo()
-    monkeypatch.setattr(writer, "CHECK_S", 0.0)
+    with closing(sqlite3.connect(file)) as other:
+        assert other.execute("select count(*) from checks").fetchone() == (1,)
+    await store.driver.close()
+    await store.writer.check()  # it was tried a moment ago
+    store.env.pass_time(CHECK_S)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await store.writer.check()
+    await store.driver.open()
+    store.env.pass_time(CHECK_S)
     await store.writer.check()
 
 
