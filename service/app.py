@@ -24,14 +24,23 @@ from service.dev import first_steps, with_made_up_keys, write_address
 from service.settings import Settings, SettingsError
 from service.store import sqlite_file
 from service.store.migrate import find_pending, known
-from service.store.migrate import migrate as migrate_store
 from service.store.move import Progress, Tell
 from service.store.move import move as move_store
 from service.store.rotation import Rotated, rotate_encryption
 from service.telemetry import set_up_logging
 from service.web.edge import Limits, edge
 from service.web.server import Server
-from service.wiring import Parts, RealEnv, assemble, build_driver, build_lanes, build_probes, build_web, open_store
+from service.wiring import (
+    Parts,
+    RealEnv,
+    assemble,
+    build_driver,
+    build_lanes,
+    build_probes,
+    build_web,
+    migrate_store,
+    open_store,
+)
 from service.worker.loop import Lane
 from service.worker.upkeep import keep_up, watch_clock
 
@@ -81,7 +90,7 @@ def migrate(settings: Settings) -> list[str]:
 
     async def work() -> list[str]:
         async with open_store(settings) as driver:
-            return await migrate_store(driver, to_ms(RealEnv().now()))
+            return await migrate_store(settings, driver, RealEnv().now())
 
     return asyncio.run(work())
 

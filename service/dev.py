@@ -12,6 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from service.settings import Settings
+from service.store import private_files
 
 log = structlog.get_logger()
 DEV_FILE = Path("var/dev.json")
@@ -81,7 +82,7 @@ def _read() -> dict[str, str]:
 
 def _write(content: dict[str, str]) -> Path:
     """Beside the file, whole, and readable by its owner alone."""
-    DEV_FILE.parent.mkdir(parents=True, exist_ok=True)
+    private_files.create_folder(DEV_FILE.parent)
     path = DEV_FILE.with_name(f".{DEV_FILE.name}.{os.getpid()}")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "wb") as file:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from dotenv import dotenv_values
@@ -15,14 +15,13 @@ from service.core.schedule import RETRY_SCHEDULE_S
 from service.core.signing import decode_secret
 from service.providers import PROVIDERS
 from service.providers.base import Limits
+from service.store import postgres_url
 
 T = TypeVar("T")
 PREFIX = "TASKHOOK_"
 IN_FILE = "_FILE"
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
-_HOST = r"(?:[^@/:#?,\[\]]*|\[[^@/#?\]]+\])(?::\d+)?"
-POSTGRES_URL = re.compile(rf"postgres(?:ql)?://(?:[^@/#?]*@)?{_HOST}(?:,{_HOST})*(?:/[^#?]*)?(?:\?[^#]*)?")
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 OF_THE_CLIENT = frozenset({"TASKHOOK_URL", "TASKHOOK_API_KEY"})
 DAY_S = 86_400.0
@@ -44,7 +43,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
 
     def __repr__(self) -> str:
-        return f"ProviderSettings(base_url={without_password(self.base_url)!r})"
+        return f"ProviderSettings(base_url={postgres_url.hide_secrets(self.base_url)!r})"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def public_items(self) -> list[tuple[str, str]]:
         """Name and value of each setting, secrets hidden."""
         return [
-            ("TASKHOOK_DATABASE_URL", without_password(self.database_url)),
+            ("TASKHOOK_DATABASE_URL", postgres_url.hide_secrets(self.database_url)),
             ("TASKHOOK_PUBLIC_URL", self.public_url or ""),
             ("TASKHOOK_SECRET_KEYS", _hidden(*self.secret_keys)),
             ("TASKHOOK_API_KEYS", _hidden(*self.api_keys)),
@@ -355,21 +354,31 @@ def _public_url(text: str) -> str | None:
 
 def database_url(text: str) -> str:
     """Raises ValueError."""
-    scheme, separator, rest = text.partition("://")
+    scheme = text.partition("://")[0]
+    database, plus, _ = scheme.partition("+")
+    if plus and database in ("postgresql", "postgres", "sqlite"):
+        raise ValueError(f"must begin with {database}://, without the name of a driver.")
     if scheme in ("postgresql", "postgres"):
-        return _postgres_url(text)
-    if not (scheme == "sqlite" and separator and rest.startswith("/") and rest != "/"):
+        postgres_url.parse(text)
+    elif text.startswith("sqlite:") or ":memory:" in text:
+        _check_sqlite_url(text)
+    else:
         raise ValueError("must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE.")
     return text
 
 
-def _postgres_url(text: str) -> str:
-    """It may name several hosts, or a folder as `?host=`. It holds a password, so no message repeats it."""
-    if not POSTGRES_URL.fullmatch(text):
-        raise ValueError("must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %23 for # and so on.")
-    if "password" in dict(parse_qsl(urlsplit(text).query)):
-        raise ValueError("must have the password before the @.")
-    return text
+def _check_sqlite_url(text: str) -> None:
+    path = text.removeprefix("sqlite:///")
+    if ":memory:" in text or "mode=memory" in text or not text.strip(":/").removeprefix("sqlite"):
+        raise ValueError("must name a file (sqlite:///PATH): a database in memory is gone after a restart.")
+    if path == text or not path:
+        raise ValueError("must be sqlite:///PATH with three slashes, or four for an absolute path.")
+    if path.startswith("file:") or any(sign in path for sign in "?#"):
+        raise ValueError("must be sqlite:///PATH, a plain path without file:, parameters, ? and #.")
+    if path.startswith("~"):
+        raise ValueError("must have the whole path: ~ is not expanded.")
+    if path.endswith("/") or not path.isprintable():
+        raise ValueError("must name a file, in printable characters.")
 
 
 def _signing_secret(text: str) -> str | None:
@@ -393,11 +402,6 @@ def _provider_items(provider: str, settings: ProviderSettings) -> list[tuple[str
 
 def _hidden(*secrets: str | None) -> str:
     return ",".join("(hidden)" for secret in secrets if secret)
-
-
-def without_password(url: str) -> str:
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":(hidden)@") if password else url
 
 
 def _word(flag: bool) -> str:

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import partial
 from threading import Lock
@@ -33,11 +33,12 @@ from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
 from service.providers import PROVIDERS
 from service.providers.base import POLL_TIMEOUT_S, Access, Account
-from service.settings import Settings, without_password
+from service.settings import Settings
 from service.store.bus import DELIVERIES, Bus, tasks_of
 from service.store.driver import Driver
 from service.store.keys import KeyStore
 from service.store.migrate import migrate
+from service.store.postgres_url import hide_secrets
 from service.store.reads import Reads
 from service.store.vault import Vault
 from service.store.writer import Writer
@@ -110,15 +111,27 @@ def now_ms() -> int:
 async def open_store(settings: Settings) -> AsyncIterator[Driver]:
     """Raises Unavailable that names the setting, without the password."""
     driver = build_driver(settings.database_url)
-    try:
+    with _naming_the_database(settings):
         await driver.open()
-    except Unavailable as problem:
-        where = f"TASKHOOK_DATABASE_URL, {without_password(settings.database_url)}"
-        raise Unavailable(f"{where}: {problem.detail}", cause=problem.cause) from problem
     try:
         yield driver
     finally:
         await driver.close()
+
+
+async def migrate_store(settings: Settings, driver: Driver, now: datetime) -> list[str]:
+    """The names of the migrations applied. Raises Unavailable that names the setting."""
+    with _naming_the_database(settings):
+        return await migrate(driver, to_ms(now))
+
+
+@contextmanager
+def _naming_the_database(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except Unavailable as problem:
+        where = f"TASKHOOK_DATABASE_URL, {hide_secrets(settings.database_url)}"
+        raise Unavailable(f"{where}: {problem.detail}", cause=problem.cause) from problem
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +156,7 @@ async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> P
     tracing = start_tracing(settings.tracing, settings.otel, metrics)
     stack.push_async_callback(tracing.close)
     driver = await stack.enter_async_context(open_store(settings))
-    for name in await migrate(driver, to_ms(env.now())):
+    for name in await migrate_store(settings, driver, env.now()):
         log.info("store.migrated", migration=name)
     writer = Writer(driver, bus, env, partial(_tell_finished, metrics, tracing), metrics.tell_fault)
     writer.start()

@@ -1,5 +1,6 @@
 """Keys that nobody set: made up once, kept, and found again by whoever reads the log."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,15 @@ def test_the_log_names_no_file_for_a_key_that_is_given_or_could_not_be_kept(
     with capture_logs() as lines:
         with_made_up_keys(load(SANDBOX, None))
     assert [line["event"] for line in lines] == ["settings.not_kept"]
+
+
+def test_the_folder_and_the_file_of_the_keys_are_their_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = os.umask(0o022)
+    try:
+        with_made_up_keys(load(SANDBOX, None))
+    finally:
+        os.umask(before)
+    assert [f"{Path(path).stat().st_mode & 0o777:o}" for path in ("var", "var/dev.json")] == ["700", "600"]

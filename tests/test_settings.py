@@ -106,6 +106,39 @@ def test_a_wrong_setting_is_named(given: dict[str, str], line: str) -> None:
         load(given, None)
 
 
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("sqlite:///x.db?mode=rwc", "must be sqlite:///PATH, a plain path"),
+        ("sqlite:///x.db#1", "must be sqlite:///PATH, a plain path"),
+        ("sqlite:///file:x.db", "must be sqlite:///PATH, a plain path"),
+        ("sqlite:///file:x.db?mode=memory", "must name a file .*: a database in memory"),
+        ("sqlite:///:memory:", "must name a file .*: a database in memory"),
+        (":memory:", "must name a file .*: a database in memory"),
+        ("sqlite://", "must name a file .*: a database in memory"),
+        ("sqlite:///", "must name a file .*: a database in memory"),
+        ("sqlite:x.db", "must be sqlite:///PATH with three slashes"),
+        ("sqlite://x.db", "must be sqlite:///PATH with three slashes"),
+        ("sqlite:///var/", "must name a file"),
+        ("sqlite:////", "must name a file"),
+        ("sqlite:///a\rb.db", "must name a file"),
+        ("sqlite:///~/x.db", "must have the whole path"),
+        ("sqlite+aiosqlite:///x.db", "must begin with sqlite://"),
+        ("postgresql+psycopg2://h/x", "must begin with postgresql://"),
+        ("file:x.db", "must be sqlite:///PATH or postgresql://"),
+        ("var/x.db", "must be sqlite:///PATH or postgresql://"),
+    ],
+)
+def test_a_database_url_that_other_programs_take_is_refused_with_what_to_write(url: str, line: str) -> None:
+    with pytest.raises(SettingsError, match=f"TASKHOOK_DATABASE_URL {line}"):
+        load({**NEEDED, "TASKHOOK_DATABASE_URL": url}, None)
+
+
+@pytest.mark.parametrize("path", ["x.db", "var/x y.db", "/data/x.db", "../x%20y.db"])
+def test_a_path_of_a_database_is_taken_as_it_is(path: str) -> None:
+    assert load({**NEEDED, "TASKHOOK_DATABASE_URL": f"sqlite:///{path}"}, None).database_url == f"sqlite:///{path}"
+
+
 def test_a_retention_of_seconds_can_be_set() -> None:
     assert load({**NEEDED, "TASKHOOK_RETENTION_DAYS": "0.0001"}, None).retention_days == 0.0001
 

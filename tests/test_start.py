@@ -1,11 +1,17 @@
 """A start of the service loads what it needs: what only commands, the other database or the sandbox use comes later."""
 
+import asyncio
+import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.support.postgres import command, database, shared_server
 
 UNUSED = ("httpx", "rich.live", "PIL", "asyncpg", "opentelemetry", "service.client", "service.cli.commands")
 SETTINGS = {
@@ -28,10 +34,10 @@ def test_a_start_loads_neither_the_client_nor_the_sandbox_nor_a_database_that_is
     assert "service.stopped" in found.stderr
 
 
-def refusal(*arguments: str, **changes: str) -> str:
+def refusal(*arguments: str, before: Sequence[str] = (), **changes: str) -> str:
     """The one line that a start ends with."""
-    command = [sys.executable, "-m", "service", *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, env=SETTINGS | changes)
+    process = [*before, sys.executable, "-m", "service", *arguments]
+    found = subprocess.run(process, capture_output=True, text=True, check=False, env=SETTINGS | changes)
     assert found.returncode in (1, 3), found
     (line,) = (found.stdout + found.stderr).splitlines()
     return line
@@ -56,6 +62,45 @@ def test_a_database_that_can_not_be_opened_is_one_line_with_its_setting_and_no_p
 def test_a_backup_of_no_database_is_one_line_with_its_setting(tmp_path: Path) -> None:
     line = refusal("backup", str(tmp_path / "copy.db"), TASKHOOK_DATABASE_URL=f"sqlite:///{tmp_path}/none.db")
     assert "TASKHOOK_DATABASE_URL names a file that is not there." in line
+
+
+NO_SUPERUSER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+"""Root is denied nothing by the modes of files, unless it gives that up."""
+
+
+@pytest.mark.skipif(os.getuid() == 0 and shutil.which("setpriv") is None, reason="root needs setpriv of util-linux")
+@pytest.mark.parametrize(
+    ("name", "why"), [("folder", "Is a directory"), ("closed.db", "Permission denied"), ("closed/x.db", "READONLY")]
+)
+def test_a_database_that_can_not_be_written_is_one_line_with_its_setting(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed" / "x.db").touch()
+    (tmp_path / "closed.db").touch(0o400)
+    (tmp_path / "closed").chmod(0o500)
+    line = refusal(
+        "migrate", before=NO_SUPERUSER if os.getuid() == 0 else [], TASKHOOK_DATABASE_URL=url(tmp_path / name)
+    )
+    assert f"TASKHOOK_DATABASE_URL, {url(tmp_path / name)}: The database can't be used right now. ({why}" in line
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+async def test_a_user_without_rights_on_postgresql_is_one_line_with_the_grant() -> None:
+    server, role = shared_server(), f"start_{os.getpid()}"
+    await command(server, f"create role {role} login")
+    try:
+        async with database(server, migrated=False) as admin:
+            revoke = f"alter role {role} set search_path = nowhere"
+            await command(server, revoke)
+            there = admin.replace("postgres@", f"{role}@")
+            line = await asyncio.to_thread(refusal, "serve", TASKHOOK_DATABASE_URL=there)
+    finally:
+        await command(server, f"drop role {role}")
+    assert f"TASKHOOK_DATABASE_URL, {there}: The user {role} may use no schema of its search_path" in line
+    assert f"(GRANT USAGE, CREATE ON SCHEMA public TO {role})" in line
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b", "192.0.2.1"])

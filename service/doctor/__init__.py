@@ -18,6 +18,7 @@ def examine(settings: Settings, dotenv: Path, now: Callable[[], datetime]) -> It
     clocks: list[network.Clock] = []
     yield from configuration.check_settings(settings)
     yield configuration.check_file(dotenv)
+    yield from configuration.check_kept_keys(dotenv.parent / "var" / "dev.json")
     yield from machine.check_machine()
     yield from _checked_database(settings, clocks, now)
     yield from network.check_network(settings, clocks, now)

@@ -38,6 +38,13 @@ def callback_providers(settings: Settings) -> list[str]:
     ]
 
 
+def check_kept_keys(file: Path) -> Iterator[Finding]:
+    """The keys that the sandbox made up; it creates the file with mode 600."""
+    if file.exists() and file.stat().st_mode & (stat.S_IRWXO | stat.S_IRWXG):
+        says = f"{file} can be opened by others than its owner."
+        yield warn(f"permissions of {file.name}", says, f"chmod 600 {file}")
+
+
 def check_file(dotenv: Path) -> Finding:
     """Who else may read the secrets that it holds."""
     check = "permissions of .env"

@@ -11,7 +11,7 @@ from service.core.problems import Unavailable
 from service.doctor.finding import Finding, fail, ok, skipped, warn
 from service.doctor.machine import check_place
 from service.doctor.network import Clock
-from service.store.driver import Row
+from service.store.driver import ReadSession, Row
 from service.store.migrate import known
 from service.store.postgres import PostgresDriver
 from service.store.sqlite_file import is_small
@@ -81,10 +81,14 @@ def _write_sqlite(path: Path) -> Finding:
 
 
 def _check_mode(path: Path) -> Finding:
-    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        says = "Every user of this machine can read the database, with its prompts and results."
-        return warn("permissions of database", says, f"chmod 600 {path}")
-    return ok("permissions of database", "Not for every user of this machine.")
+    """The service creates its files with mode 600 and leaves those that are there as they are."""
+    files = [file for suffix in ("", "-wal", "-shm") if (file := Path(f"{path}{suffix}")).exists()]
+    modes = [(file, file.stat().st_mode) for file in files]
+    for who, bits in (("Every user", stat.S_IRWXO), ("The group", stat.S_IRWXG)):
+        if found := [str(file) for file, mode in modes if mode & bits]:
+            says = f"{who} of this machine can open {found[0]}, with prompts and results."
+            return warn("permissions of database", says, f"chmod 600 {' '.join(found)}")
+    return ok("permissions of database", "Its owner's alone.")
 
 
 def judge_migrations(database: str, applied: Iterable[Row]) -> Finding:
@@ -103,11 +107,36 @@ async def check_postgres(url: str, now: Callable[[], datetime]) -> tuple[list[Fi
     driver = PostgresDriver(url)
     try:
         await driver.open()
-        return await _read_postgres(driver, now)
+        findings, clock = await _read_postgres(driver, now)
     except Unavailable as problem:
         return [_judge_unreachable(str(problem.cause))], None
     finally:
         await driver.close()
+    if driver.target.unmet:
+        says = (
+            f"TASKHOOK_DATABASE_URL asks for a protection that the driver can't give: {', '.join(driver.target.unmet)}."
+        )
+        findings.append(warn("database URL", says, "Use sslmode=verify-full, and remove the parameter."))
+    return findings, clock
+
+
+async def _read_postgres(driver: PostgresDriver, now: Callable[[], datetime]) -> tuple[list[Finding], Clock | None]:
+    async with driver.reading() as session:
+        try:
+            await driver.check_usable(session)
+            applied = await _read_migrations(driver, session)
+        except Unavailable as problem:
+            return [fail("database", problem.detail, f"An administrator can help: {problem.cause}.")], None
+        return await _examine_postgres(driver, session, applied, now)
+
+
+async def _read_migrations(driver: PostgresDriver, session: ReadSession) -> list[Row]:
+    """Raise Unavailable if one is missing and our user may not apply it."""
+    there = await session.fetch(driver.columns_of, ("migrations",))
+    applied = await session.fetch("select name from migrations") if there else []
+    if {migration.name for migration in known(driver.name)} - {name for (name,) in applied}:
+        await driver.check_may_migrate(session)
+    return applied
 
 
 def _judge_unreachable(cause: str) -> Finding:
@@ -118,16 +147,15 @@ def _judge_unreachable(cause: str) -> Finding:
     return fail("database", says, "Is it running? Check host, user and password of TASKHOOK_DATABASE_URL.")
 
 
-async def _read_postgres(driver: PostgresDriver, now: Callable[[], datetime]) -> tuple[list[Finding], Clock]:
-    async with driver.reading() as session:
-        names = ", ".join(f"'{name}'" for name in (*_SETTINGS, "server_version_num", "server_version"))
-        found = await session.fetch(f"select name, reset_val from pg_settings where name in ({names})")  # noqa: S608
-        ((used, at),) = await session.fetch(
-            "select (select count(*) from pg_stat_activity where backend_type = 'client backend'), clock_timestamp()"
-        )
-        local = now()
-        there = await session.fetch("select 1 from pg_tables where tablename = 'migrations'")
-        applied = await session.fetch("select name from migrations") if there else []
+async def _examine_postgres(
+    driver: PostgresDriver, session: ReadSession, applied: list[Row], now: Callable[[], datetime]
+) -> tuple[list[Finding], Clock]:
+    names = ", ".join(f"'{name}'" for name in (*_SETTINGS, "server_version_num", "server_version"))
+    found = await session.fetch(f"select name, reset_val from pg_settings where name in ({names})")  # noqa: S608
+    ((used, at),) = await session.fetch(
+        "select (select count(*) from pg_stat_activity where backend_type = 'client backend'), clock_timestamp()"
+    )
+    local = now()
     values = {str(name): str(value) for name, value in found}
     findings = [
         judge_version(values["server_version"], int(values["server_version_num"])),

@@ -66,8 +66,10 @@ async def migrate(driver: Driver, now_ms: int) -> list[str]:
     Where nothing is missing it only reads: a user of the database that may not change tables can run the service.
     """
     async with driver.reading() as reading:
+        await driver.check_usable(reading)
         if not await find_pending(driver, reading):
             return []
+        await driver.check_may_migrate(reading)
     async with driver.migrating() as session:
         return [one.name for one in known(driver.name) if await _apply_patiently(driver, session, one, now_ms)]
 

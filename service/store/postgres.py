@@ -12,7 +12,10 @@ import structlog
 from asyncpg import Connection
 
 from service.core.problems import Unavailable
-from service.store.driver import Contended, Session
+from service.store import postgres_url
+from service.store.driver import Contended, ReadSession, Session
+from service.store.postgres_dial import dial
+from service.store.postgres_rights import check_may_migrate, check_usable
 from service.store.postgres_session import (
     ANY_ERROR,
     BEGIN_TO_READ,
@@ -21,7 +24,6 @@ from service.store.postgres_session import (
     passing_errors,
     roll_back,
     storable,
-    unavailable,
 )
 
 T = TypeVar("T")
@@ -68,7 +70,7 @@ set local idle_in_transaction_session_timeout = 0
 """
 _OTHERS = """
 select count(*) from pg_stat_activity
-where datname = current_database() and application_name in ('taskhook writer', 'taskhook listener')
+where datname = current_database() and application_name ~ '(^| )taskhook (writer|listener)$'
 """
 _LOOKS = 10
 """A connection that was closed is seen a little longer."""
@@ -91,7 +93,7 @@ class PostgresDriver:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.target = postgres_url.parse(url)
         self._own = secrets.token_hex(6)
         self._writer: Connection | None = None
         self._pool: list[Reader] = []
@@ -118,10 +120,18 @@ class PostgresDriver:
     def leading(self, column: str) -> str:
         return f"{column} = any(array[?])"  # to a planner not a constant, by which nothing need be sorted
 
+    async def check_usable(self, session: ReadSession) -> None:
+        await check_usable(session)
+
+    async def check_may_migrate(self, session: ReadSession) -> None:
+        await check_may_migrate(session)
+
     # --- connections --------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         self._closed = False
+        if self.target.unmet:
+            log.warning("store.parameters_ignored", names=self.target.unmet, reason="asyncpg has no such protection")
         first = await self.connect("writer")
         self.pooled = await _is_pooled(first)
         await _close(first)  # the next ones keep their prepared statements, when there is no pooler
@@ -144,20 +154,10 @@ class PostgresDriver:
         return await self._connect(role, command_s)
 
     async def _connect(self, role: str, command_s: float | None) -> Connection:
-        settings = {"application_name": f"taskhook {role}"}
-        try:
-            connection = await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_S,
-                command_timeout=command_s,
-                statement_cache_size=0 if self.pooled else STATEMENTS,
-                server_settings=settings,
-                target_session_attrs="read-write",
-            )
-            if role in _PLANNING and not self.pooled:  # a pooler would lend the setting to others; it caches no plans
+        connection = await dial(self.target, role, command_s, 0 if self.pooled else STATEMENTS)
+        if role in _PLANNING and not self.pooled:  # a pooler would lend the setting to others; it caches no plans
+            with passing_errors(connection):
                 await connection.execute(_PLANNING[role])
-        except (*ANY_ERROR, ValueError) as error:
-            raise unavailable(error) from error
         return connection
 
     # --- writing ------------------------------------------------------------------------------------------------------

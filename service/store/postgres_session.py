@@ -27,6 +27,7 @@ _PASSING = (
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby, or a primary that became one
     asyncpg.PostgresIOError,
+    asyncpg.InsufficientPrivilegeError,  # until an administrator grants it
 )
 _LOST = (
     asyncpg.PostgresConnectionError,

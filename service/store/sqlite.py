@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from service.core.problems import Unavailable
-from service.store import sqlite_file
+from service.store import private_files, sqlite_file
 from service.store.driver import Params, Row, Session
 
 T = TypeVar("T")
@@ -175,10 +175,16 @@ class SqliteDriver:
     def leading(self, column: str) -> str:
         return f"{column} = ?"
 
+    async def check_usable(self, session: object) -> None:
+        """SQLite has neither users nor encodings."""
+
+    async def check_may_migrate(self, session: object) -> None:
+        """As above."""
+
     async def open(self) -> None:
         self._is_open = True
         with _passing_errors():
-            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            private_files.create(Path(self._path))  # SQLite gives its logs the same mode
         connections = [await self._connect(*_WRITES)]
         try:
             await self._check(connections[0])

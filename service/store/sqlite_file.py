@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from service.store import private_files
+
 CHECKED_BYTES = 64 << 20
 """Of a larger file the check at the start would take too long; damage shows when it is read."""
 IN_PLACE = "vacuum into ?"
@@ -28,7 +30,7 @@ def is_small(path: str) -> bool:
 def new_copy(path: str) -> str:
     """An empty file beside it, readable by its owner alone, for a copy to be written into."""
     partial = Path(f"{path}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    private_files.create_folder(partial.parent)
     partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     return str(partial)

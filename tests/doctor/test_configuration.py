@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.doctor.configuration import check_file, check_settings
+from service.doctor.configuration import check_file, check_kept_keys, check_settings
 from service.doctor.finding import Finding
 from service.settings import load
 
@@ -77,3 +77,12 @@ def test_secrets_in_a_file_are_its_owners_alone(tmp_path: Path, mode: int, grade
 
 def test_no_file_is_no_mistake(tmp_path: Path) -> None:
     assert check_file(tmp_path / ".env").grade == "skipped"
+
+
+def test_keys_that_were_made_up_and_are_open_to_others_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "dev.json"
+    assert list(check_kept_keys(file)) == []
+    file.write_text("{}")
+    for mode, wanted in ((0o600, []), (0o640, ["warn"]), (0o604, ["warn"])):
+        file.chmod(mode)
+        assert [finding.grade for finding in check_kept_keys(file)] == wanted

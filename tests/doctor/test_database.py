@@ -24,7 +24,6 @@ async def path(tmp_path: Path) -> Path:
     await driver.open()
     await migrate(driver, 0)
     await driver.close()
-    (tmp_path / "taskhook.db").chmod(0o600)
     return tmp_path / "taskhook.db"
 
 
@@ -72,11 +71,11 @@ async def test_a_lock_that_is_held_is_told(path: Path, monkeypatch: pytest.Monke
 
 
 async def test_a_file_that_is_no_database_or_open_to_all_is_told(path: Path) -> None:
-    path.chmod(0o644)
-    assert (
-        examined(path)["permissions of database"].grade == "fail"
-        or examined(path)["permissions of database"].advice == f"chmod 600 {path}"
-    )
+    for mode, who in ((0o644, "Every user"), (0o640, "The group")):
+        path.chmod(mode)
+        found = examined(path)["permissions of database"]
+        assert (found.grade, found.says.startswith(who)) == ("warn", True)
+        assert found.advice == f"chmod 600 {path}"
     path.write_bytes(b"no database at all" * 100)
     assert examined(path)["database"].grade == "fail"
 

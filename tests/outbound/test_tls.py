@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -15,11 +14,11 @@ from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
 from service.providers.base import HttpReply
 from tests.outbound.conftest import FakeEnv, FakeNames, submit
+from tests.support.authority import Authority
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 
 HOST = "good.example"
-KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 FAULTS = {
     "expired": "tls: certificate expired",
     "other": "tls: certificate is for another host",
@@ -28,27 +27,6 @@ FAULTS = {
 }
 
 Serve = Callable[[str], AbstractAsyncContextManager[str]]
-
-
-class Authority:
-    """A certificate authority in a folder; `issue` writes NAME.pem and NAME.key."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._run("req", "-x509", *KEY, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA", "-days", "2")
-
-    def issue(self, name: str, host: str, days: int) -> None:
-        (self.folder / "san").write_text(f"subjectAltName=DNS:{host}\n")
-        self._run("req", *KEY, "-keyout", f"{name}.key", "-out", "csr", "-subj", f"/CN={host}")
-        signer = ["-CA", "ca.pem", "-CAkey", "ca.key", "-extfile", "san"]
-        self._run("x509", "-req", "-in", "csr", *signer, "-days", str(days), "-out", f"{name}.pem")
-
-    def self_sign(self, name: str, host: str) -> None:
-        names = ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
-        self._run("req", "-x509", *KEY, "-keyout", f"{name}.key", "-out", f"{name}.pem", *names, "-days", "2")
-
-    def _run(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

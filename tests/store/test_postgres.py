@@ -525,7 +525,8 @@ def test_a_url_of_a_server_is_a_setting(text: str) -> None:
         "postgresql://u:secret#x@db/x",
         "postgresql://u:se/cret@db/x",
         "postgresql://db:secret/x",
-        "postgresql://db/x?password=secret",
+        "postgresql://db/x?sslmod=secret",
+        "postgresql://db/x?secret",
         "postgresql://u:secret@db:port/x",
         "mysql://u:secret@db/x",
     ],
@@ -533,7 +534,8 @@ def test_a_url_of_a_server_is_a_setting(text: str) -> None:
 def test_a_url_that_can_not_be_right_is_refused_without_its_password(text: str) -> None:
     with pytest.raises(SettingsError) as raised:
         load({"TASKHOOK_DATABASE_URL": text}, None, dev=True)
-    assert "TASKHOOK_DATABASE_URL must" in str(raised.value) and "cret" not in str(raised.value)
+    assert str(raised.value).startswith(("TASKHOOK_DATABASE_URL must", "TASKHOOK_DATABASE_URL has"))
+    assert "cret" not in str(raised.value)
 
 
 # --- migrations, text, poolers ----------------------------------------------------------------------------------------

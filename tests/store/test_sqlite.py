@@ -1,9 +1,10 @@
 """The SQLite file under faults: deleted, replaced, damaged, from the future; and its backup."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -55,6 +56,35 @@ async def test_a_database_file_that_was_deleted_is_written_back_with_all_that_it
     await create(store, 1)
     assert count(file) == 5
     assert len((await store.reads.list_tasks(*ALL)).items) == 5
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def modes(*paths: Path) -> list[str]:
+    return [f"{path.stat().st_mode & 0o777:o}" for path in paths]
+
+
+async def test_what_is_new_is_its_owners_alone_and_what_is_there_keeps_its_mode(
+    tmp_path: Path, usual_umask: None
+) -> None:
+    file = tmp_path / "a" / "b" / "taskhook.db"
+    logs = [Path(f"{file}-wal"), Path(f"{file}-shm")]
+    async with open_store(str(file)) as store:
+        await create(store, 1)
+        assert modes(file, *logs) == ["600"] * 3 and modes(tmp_path / "a", tmp_path / "a" / "b") == ["700"] * 2
+        copy = tmp_path / "c" / "d" / "copy.db"
+        await asyncio.to_thread(sqlite_file.backup, str(file), str(copy))
+        assert modes(copy, tmp_path / "c", tmp_path / "c" / "d") == ["600", "700", "700"]
+    file.chmod(0o640)
+    file.parent.chmod(0o755)
+    async with open_store(str(file), 2) as store:
+        await create(store, 1)
+        assert modes(file, *logs, file.parent) == ["640", "640", "640", "755"]
 
 
 @pytest.mark.parametrize("statement", [rows.UPSERT_TASK, rows.INSERT_ENTRY, rows.UPSERT_DELIVERY, rows.INSERT_ATTEMPT])
