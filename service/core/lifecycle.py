@@ -15,6 +15,7 @@ from service.core.event import Event, EventType
 from service.core.observation import (
     Accepted,
     Failed,
+    NoOutput,
     NotFound,
     NotSent,
     Observation,
@@ -38,6 +39,9 @@ TIMELINE_MAX = 500
 
 DEADLINE_MARGIN_S = 2.0
 """For a worker whose call ended with the deadline to write that down itself."""
+
+OUTPUT_POLLS_MAX = 6
+"""Polls that may report success without an output before the task fails."""
 
 RAW_MAX = 16_384
 """Bytes of a payload kept in the timeline."""
@@ -92,10 +96,12 @@ def advance(
     """Something was learned about the task: from a submit's answer, a poll or a callback.
 
     `lease` is that of the worker that submitted; one that was away too long can add what it learned, not take it back.
-    `excerpt` is the beginning of a callback's body, kept where the callback can't be believed.
+    `excerpt` is the beginning of the body, kept in the timeline if it is not readable or not trusted.
     """
     if via == "callback":
         return _called_back(task, observation, env, policy, excerpt)
+    if excerpt is not None and isinstance(observation, Unconfirmed | Unreadable):
+        return _with_body(advance(task, observation, via, env, policy, lease), excerpt)
     if task.is_final:
         return _after_the_end(task, observation, via, env)
     if via == "poll":
@@ -180,9 +186,17 @@ def _called_back(task: Task, observation: Observation, env: Env, policy: Policy,
     task = _adopt(task, named, env)
     if isinstance(observation, Unreadable):
         return _poll_soon(task, env, policy, "unreadable", "callback.unreadable", reason=observation.reason, **kept)
-    if policy.confirm and policy.polling:
+    if isinstance(observation, NoOutput) or (policy.confirm and policy.polling):
         return _poll_soon(task, env, policy, "hint", "callback.hinted", says=tag_of(observation))
     return _learn(task, observation, "callback", env, policy)
+
+
+def _with_body(change: Change, excerpt: str) -> Change:
+    """Keep what was not readable in the timeline, so that a paid result can be recovered by hand."""
+    first, *rest = change.timeline or (None,)
+    if first is None or change.tasks[0].erased_at:
+        return change
+    return replace(change, timeline=(replace(first, detail={**first.detail, "body": excerpt}), *rest))
 
 
 def _is_overtaken(task: Task, observation: Observation, lease: int | None) -> bool:
@@ -197,6 +211,8 @@ def _learn(task: Task, observation: Observation, via: Via, env: Env, policy: Pol
             return _accepted(task, observation, env, policy)
         case Succeeded() | Failed():
             return _end(task, observation, via, env)
+        case NoOutput():
+            return _await_output(task, observation, via, env, policy)
         case NotSent() | Throttled() | Unconfirmed() if via == "submit":
             return _set_back(task, observation, env, policy)
         case Pending() | NotFound() | Throttled() | NotSent() | Unconfirmed() | Unreadable() | Unverified():
@@ -208,10 +224,26 @@ def _learn(task: Task, observation: Observation, via: Via, env: Env, policy: Pol
 def _end(task: Task, observation: Succeeded | Failed, via: Via, env: Env) -> Change:
     task = _adopt(task, observation.provider_task_id, env)
     task, entries = _note(task, env, f"{via}.{tag_of(observation)}")
+    if isinstance(observation, Succeeded) and observation.dropped:
+        task, dropped = _note(task, env, "output.dropped", links=list(observation.dropped))
+        entries += dropped
     if isinstance(observation, Succeeded):
         ended = _finish(task, env, "succeeded", via, result=_result(task, observation))
     else:
         ended = _finish(task, env, "failed", via, error=observation.error, raw=observation.raw)
+    return replace(ended, timeline=entries + ended.timeline)
+
+
+def _await_output(task: Task, observation: NoOutput, via: Via, env: Env, policy: Policy) -> Change:
+    """Poll a few more times, since some providers report success before the link is there."""
+    count = task.polls_without_output + 1
+    if via == "poll" and count < OUTPUT_POLLS_MAX and env.now() < task.deadline_at:
+        return _keep_waiting(replace(task, polls_without_output=count, wait_s=None), observation, via, env, policy)
+    entries: tuple[Entry, ...] = ()
+    if observation.dropped:
+        task, entries = _note(task, env, "output.dropped", links=list(observation.dropped))
+    failed = Failed(error=observation.error, raw=observation.raw, provider_task_id=observation.provider_task_id)
+    ended = _end(task, failed, via, env)
     return replace(ended, timeline=entries + ended.timeline)
 
 

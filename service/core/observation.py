@@ -19,12 +19,22 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, tag="pending"):
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
-    """Finished, with at least one picture. `raw` is the payload as received."""
+    """Finished, with at least one output. `raw` is the payload as received, `dropped` its unusable links."""
 
     images: tuple[Image, ...]
     raw: msgspec.Raw
     cost: float | None = None
     provider_task_id: str | None = None
+    dropped: tuple[str, ...] = ()
+
+
+class NoOutput(msgspec.Struct, frozen=True, kw_only=True, tag="no_output"):
+    """Reported as finished, but without an output. Some providers report success before the link is there."""
+
+    error: TaskError
+    raw: msgspec.Raw | None = None
+    provider_task_id: str | None = None
+    dropped: tuple[str, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -79,7 +89,17 @@ class Unverified(msgspec.Struct, frozen=True, kw_only=True, tag="unverified"):
 
 
 Observation = (
-    Accepted | Pending | Succeeded | Failed | Throttled | NotSent | Unconfirmed | NotFound | Unreadable | Unverified
+    Accepted
+    | Pending
+    | Succeeded
+    | NoOutput
+    | Failed
+    | Throttled
+    | NotSent
+    | Unconfirmed
+    | NotFound
+    | Unreadable
+    | Unverified
 )
 
 

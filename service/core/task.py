@@ -118,9 +118,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One task with all that a decision about it needs.
 
     `wait_s` is the present distance between polls, `submits` how often it was sent, `setback` why the last submit did
-    not arrive, `entries` how many timeline entries it has, `lost` whether the last poll did not find it, `lease` a
-    number that grows with each claim, so that a worker that was away too long can be told from the one that took over,
-    `trace` the span that its creation was.
+    not arrive, `entries` how many timeline entries it has, `lost` whether the last poll did not find it,
+    `polls_without_output` how many polls said that it finished but gave no output, `lease` a number that grows with
+    each claim, so that a worker whose lease expired can be told from the one that took over, `trace` the span that its
+    creation was.
     """
 
     id: str
@@ -149,6 +150,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     wait_s: float | None = None
     setback: TaskError | None = None
     lost: bool = False
+    polls_without_output: int = 0
     submitted_at: datetime | None = None
     finished_at: datetime | None = None
     erased_at: datetime | None = None

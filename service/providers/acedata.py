@@ -39,21 +39,22 @@ from service.providers.base import (
     json_body,
 )
 from service.providers.checks import check_declared
+from service.providers.foreign import error_text
 from service.providers.replies import (
     code_by_status,
     decode_object,
     expires_at,
+    is_moderation,
     is_no_task_id,
     judge_foreign_submit,
     judge_poll_status,
     judge_submit_status,
-    no_picture,
+    no_output,
     raw_payload,
     read_code,
     read_images,
     read_object,
     read_task_id,
-    read_text,
     retry_after_s,
     task_error,
 )
@@ -145,9 +146,9 @@ class Acedata:
             return judge_foreign_submit(reply)
         if error is not None:
             return _refuse(error, reply, task_id)
-        images = _read_pictures(body, reply)
+        images, dropped = _read_pictures(body, reply)
         if images:
-            return Succeeded(images=images, raw=raw_payload(reply), provider_task_id=task_id)
+            return Succeeded(images=images, raw=raw_payload(reply), provider_task_id=task_id, dropped=dropped)
         if task_id:
             return Accepted(provider_task_id=task_id)
         return Failed(error=task_error("provider_error", "accepted without a task id"), raw=raw_payload(reply))
@@ -177,9 +178,8 @@ class Acedata:
             return Unreadable(reason="what should be the task's id can't be one")
         if error is not None:
             return Failed(error=_task_error(error), raw=raw_payload(request), provider_task_id=task_id)
-        images = _read_pictures(body, request)
-        if body.get("success") is True and images:
-            return Succeeded(images=images, raw=raw_payload(request), provider_task_id=task_id)
+        if body.get("success") is True:
+            return _read_output(body, request, task_id)
         return Unreadable(reason="neither a success with pictures nor an error", provider_task_id=task_id)
 
     def _default_size(self, name: str) -> str:
@@ -204,13 +204,17 @@ def _read_response(response: dict[str, Any], reply: HttpReply, task_id: str | No
         return Failed(error=error, raw=raw_payload(reply), provider_task_id=task_id)
     if success is not True:
         return Pending(provider_task_id=task_id)
-    images = _read_pictures(response, reply)
+    return _read_output(response, reply, task_id)
+
+
+def _read_output(body: dict[str, Any], reply: HttpReply, task_id: str | None) -> Observation:
+    images, dropped = _read_pictures(body, reply)
     if not images:
-        return Failed(error=no_picture(), raw=raw_payload(reply), provider_task_id=task_id)
-    return Succeeded(images=images, raw=raw_payload(reply), provider_task_id=task_id)
+        return no_output(reply, task_id, dropped)
+    return Succeeded(images=images, raw=raw_payload(reply), provider_task_id=task_id, dropped=dropped)
 
 
-def _read_pictures(body: dict[str, Any], reply: HttpReply) -> tuple[Image, ...]:
+def _read_pictures(body: dict[str, Any], reply: HttpReply) -> tuple[tuple[Image, ...], tuple[str, ...]]:
     return read_images(body.get("data"), "image_url", expires_at(reply, RESULT_LIFE_S))
 
 
@@ -219,11 +223,12 @@ def _find_error(body: dict[str, Any]) -> dict[str, Any] | None:
     error = body.get("error")
     if body.get("success") is True:
         return None
-    if isinstance(error, str):
+    if error and not isinstance(error, dict):
         return {"message": error}
     return read_object(error) or ({} if body.get("success") is False else None)
 
 
 def _task_error(error: dict[str, Any], status: int = 500) -> TaskError:
-    code = read_code(error.get("code"))
-    return task_error(CODES.get(code, code_by_status(status)), read_text(error.get("message")), code)
+    code, text = read_code(error.get("code")), error_text(error)
+    ours = CODES.get(code) or ("content_policy" if is_moderation(code, text) else code_by_status(status))
+    return task_error(ours, text, code)

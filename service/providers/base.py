@@ -14,6 +14,7 @@ from service.core.problems import FieldError
 from service.core.schedule import Policy
 from service.core.task import Task, TaskInput
 from service.core.tokens import hide_tokens
+from service.providers.foreign_json import repair_json
 
 USER_AGENT = f"Taskhook/{version('taskhook')}"
 POLL_TIMEOUT_S = 30.0
@@ -103,7 +104,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         That would be stored, shown and published. Where there is nothing to hide the bytes stay as they are, but for
         escapes that make it unreadable.
         """
-        body = mend_escapes(body)
+        body = mend_escapes(repair_json(body))
         plain = spell_plainly(body)
         hidden = self._hide(plain)
         return hidden if hidden != plain else body

@@ -12,22 +12,23 @@ from service.core.problems import FieldError
 from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
 from service.providers.base import Account, Capabilities, HttpReply, HttpRequest, Limits, Model, build_call, json_body
 from service.providers.checks import check_declared
+from service.providers.foreign import error_code, error_text, read_link
 from service.providers.replies import (
     code_by_status,
     content_type,
     decode_object,
+    dropped_links,
     expires_at,
     is_moderation,
     judge_foreign_submit,
     judge_poll_status,
     judge_submit_status,
-    no_picture,
+    no_output,
     raw_payload,
     read_amount,
     read_object,
     read_task_id,
     read_text,
-    read_url,
     task_error,
 )
 
@@ -72,7 +73,7 @@ class FluxContext:
         if early := judge_submit_status(reply):
             return early
         body = decode_object(reply.body)
-        if body is None or (not reply.is_2xx and read_text(body.get("error")) is None):
+        if body is None or (not reply.is_2xx and error_text(body.get("error")) is None):
             return judge_foreign_submit(reply)
         if not reply.is_2xx or body.get("error"):
             return Failed(error=_refusal(body, reply.status), raw=raw_payload(reply))
@@ -96,16 +97,17 @@ class FluxContext:
         if status == "completed":
             return self._read_picture(body, reply)
         if status == "failed":
-            return Failed(error=_failure(read_text(body.get("error"))), raw=raw_payload(reply))
+            return Failed(error=_failure(body), raw=raw_payload(reply))
         return Pending()
 
     def parse_callback(self, request: HttpReply, account: Account) -> Observation:
         return Unreadable(reason="flux-context.org sends no callbacks")
 
     def _read_picture(self, body: dict[str, Any], reply: HttpReply) -> Observation:
-        url = read_url(read_object(body.get("result")).get("url"))
+        value = read_object(body.get("result")).get("url")
+        url = read_link(value)
         if url is None:
-            return Failed(error=no_picture(), raw=raw_payload(reply))
+            return no_output(reply, dropped=dropped_links([value]))
         image = Image(
             url=url, expires_at=expires_at(reply, self.capabilities.result_life_s), content_type=content_type(url)
         )
@@ -114,8 +116,8 @@ class FluxContext:
 
 def _refusal(body: dict[str, Any], status: int) -> TaskError:
     """Errors are `{"error": "<text>"}`; the one for credits adds two numbers that are worth telling."""
-    message, code = read_text(body.get("error")), code_by_status(status)
-    if is_moderation(message) and status in (400, 403, 422):
+    message, code = error_text(body), code_by_status(status)
+    if is_moderation(message, error_code(body.get("error"))) and status in (400, 403, 422):
         code = "content_policy"
     required, available = read_amount(body.get("creditsRequired")), read_amount(body.get("creditsAvailable"))
     if message and required is not None and available is not None:
@@ -123,7 +125,8 @@ def _refusal(body: dict[str, Any], status: int) -> TaskError:
     return task_error(code, message, str(status))
 
 
-def _failure(message: str | None) -> TaskError:
-    """There is no code: only the text tells moderation from other failures."""
-    code: ErrorCode = "content_policy" if is_moderation(message) else "provider_error"
-    return task_error(code, message)
+def _failure(body: dict[str, Any]) -> TaskError:
+    """No code is documented: the words tell moderation from other failures."""
+    text, word = error_text(body.get("error") or body), error_code(body.get("error"))
+    code: ErrorCode = "content_policy" if is_moderation(text, word) else "provider_error"
+    return task_error(code, text, word)

@@ -38,23 +38,23 @@ from service.providers.base import (
     json_body,
 )
 from service.providers.checks import check_declared
+from service.providers.foreign import error_text, read_link
 from service.providers.replies import (
     content_type,
     decode_object,
+    dropped_links,
     expires_at,
     is_moderation,
     is_no_task_id,
     judge_foreign_submit,
     judge_poll_status,
     judge_submit_status,
-    no_picture,
+    no_output,
     raw_payload,
     read_code,
     read_int,
     read_object,
     read_task_id,
-    read_text,
-    read_url,
     retry_after_s,
     task_error,
     tidy,
@@ -155,7 +155,7 @@ class FluxapiAi:
     def parse_poll(self, reply: HttpReply) -> Observation:
         """The envelope is about the query; `successFlag` inside is about the task, under a `code` that stays 200."""
         envelope = decode_object(reply.body) or {}
-        code, message = read_int(envelope.get("code")), read_text(envelope.get("msg"))
+        code, message = read_int(envelope.get("code")), _message(envelope)
         if _is_unknown_task(code, message) and reply.status != 404:  # a real 404 is a wrong route
             return NotFound(reason=f"code {code}: {tidy(message or '')}")
         if early := judge_poll_status(reply, WINDOW_S):
@@ -181,16 +181,13 @@ class FluxapiAi:
         if any(map(is_no_task_id, places)):
             return Unreadable(reason="what should be the task's id can't be one")
         if code != 200:
-            error = _error(code, read_text(envelope.get("msg")))
+            error = _error(code, _message(envelope))
             return Failed(error=error, raw=raw_payload(request), provider_task_id=task_id)
-        images = _read_links(read_object(envelope.get("data")).get("info"), request)
-        if not images:
-            return Unreadable(reason="code 200 without a picture's URL", provider_task_id=task_id)
-        return Succeeded(images=images, raw=raw_payload(request), provider_task_id=task_id)
+        return _read_output(read_object(envelope.get("data")).get("info"), request, task_id)
 
 
 def _refuse(code: int, envelope: dict[str, Any], reply: HttpReply) -> Observation:
-    message = read_text(envelope.get("msg"))
+    message = _message(envelope)
     if code == 429:
         return Throttled(reason="code 429", retry_after_s=retry_after_s(reply) or WINDOW_S)
     if code == 455:
@@ -208,6 +205,10 @@ def _error(code: int | None, message: str | None, provider_code: str | None = No
     return task_error(ours, message, provider_code or (None if code is None else str(code)))
 
 
+def _message(envelope: dict[str, Any]) -> str | None:
+    return error_text(envelope.get("msg")) or error_text(envelope)
+
+
 def _is_unknown_task(code: int | None, message: str | None) -> bool:
     return code == 404 or (code in (422, 500) and bool(UNKNOWN_TASK.search(message or "")))
 
@@ -215,20 +216,25 @@ def _is_unknown_task(code: int | None, message: str | None) -> bool:
 def _read_record(record: dict[str, Any], reply: HttpReply) -> Observation:
     flag, task_id = read_int(record.get("successFlag")), read_task_id(record.get("taskId"))
     if flag == 1:
-        images = _read_links(record.get("response"), reply)
-        if images:
-            return Succeeded(images=images, raw=raw_payload(reply), provider_task_id=task_id)
-        return Failed(error=no_picture(), raw=raw_payload(reply), provider_task_id=task_id)
+        return _read_output(record.get("response"), reply, task_id)
     if flag in (2, 3):
         opaque = record.get("errorCode")  # null, a number or a word
-        error = _error(read_int(opaque), read_text(record.get("errorMessage")), read_code(opaque))
+        error = _error(read_int(opaque), error_text(record.get("errorMessage")), read_code(opaque))
         return Failed(error=error, raw=raw_payload(reply), provider_task_id=task_id)
     return Pending(provider_task_id=task_id)
 
 
-def _read_links(links: Any, reply: HttpReply) -> tuple[Image, ...]:
-    """The copy that lives 14 days, and the original that dies after 10 minutes; missing ones are empty strings."""
-    result, original = (read_url(read_object(links).get(name)) for name in ("resultImageUrl", "originImageUrl"))
+def _read_output(links: Any, reply: HttpReply, task_id: str | None) -> Observation:
+    values = [read_object(links).get(name) for name in ("resultImageUrl", "originImageUrl")]
+    images, dropped = _read_links(values, reply), dropped_links(values)
+    if not images:
+        return no_output(reply, task_id, dropped)
+    return Succeeded(images=images, raw=raw_payload(reply), provider_task_id=task_id, dropped=dropped)
+
+
+def _read_links(values: list[Any], reply: HttpReply) -> tuple[Image, ...]:
+    """The copy that lasts 14 days, and the original that expires after 10 minutes; missing ones are empty strings."""
+    result, original = map(read_link, values)
     soon = expires_at(reply, ORIGINAL_LIFE_S)
     if result is None:
         return (Image(url=original, expires_at=soon, content_type=content_type(original)),) if original else ()

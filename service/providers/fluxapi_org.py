@@ -15,13 +15,15 @@ from service.core.problems import FieldError
 from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
 from service.providers.base import Account, Capabilities, HttpReply, HttpRequest, Limits, Model, build_call, json_body
 from service.providers.checks import PIXELS, check_declared
+from service.providers.foreign import error_text
 from service.providers.replies import (
     CONTENT_TYPES,
     code_by_status,
     decode_object,
+    is_moderation,
     judge_foreign_submit,
     judge_submit_status,
-    no_picture,
+    no_output,
     raw_payload,
     read_code,
     read_images,
@@ -108,24 +110,26 @@ class FluxapiOrg:
 def _find_error(body: dict[str, Any], status: int) -> TaskError | None:
     """`code`, `type` and `message` may each be null."""
     error = body.get("error")
-    if isinstance(error, str):
-        return task_error(code_by_status(status), error)
-    if not isinstance(error, dict):
+    if not error:
         return None
-    code, kind = read_code(error.get("code")), read_code(error.get("type"))
+    code, kind = (read_code(read_object(error).get(name)) for name in ("code", "type"))
+    text = error_text(error)
     ours = CODES.get(code) or CODES.get(kind) or code_by_status(status)
-    return task_error(ours, read_text(error.get("message")), code or kind)
+    if ours == "invalid_request" and is_moderation(code, text):
+        ours = "content_policy"
+    return task_error(ours, text, code or kind)
 
 
 def _read_pictures(body: dict[str, Any], reply: HttpReply) -> Observation:
-    images = read_images(body.get("data"), "url", None)
+    images, dropped = read_images(body.get("data"), "url", None)
     if images:
-        return Succeeded(images=tuple(_describe(image, body) for image in images), raw=raw_payload(reply))
+        described = tuple(_describe(image, body) for image in images)
+        return Succeeded(images=described, raw=raw_payload(reply), dropped=dropped)
     if reply.too_long:
         return Failed(error=task_error("provider_error", f"{too_long(reply.too_long)}, as when {INLINE}"))
     if any(read_text(read_object(item).get("b64_json")) for item in read_list(body.get("data"))):
         return Failed(error=task_error("provider_error", INLINE))
-    return Failed(error=no_picture(), raw=raw_payload(reply))
+    return no_output(reply, dropped=dropped)
 
 
 def _describe(image: Image, body: dict[str, Any]) -> Image:

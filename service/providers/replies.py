@@ -1,20 +1,22 @@
 """Reading what a provider sent: nothing here raises, whatever the bytes; texts leave it bounded and without keys."""
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 
-from service.core.observation import Failed, NotSent, Observation, Throttled, Unconfirmed, Unreadable
+from service.core.observation import Failed, NoOutput, NotSent, Observation, Throttled, Unconfirmed, Unreadable
 from service.core.task import ErrorCode, Image, TaskError
 from service.core.times import after, rfc3339
-from service.providers.base import DEPTH_MAX, HttpReply, is_too_deep, is_web_url
+from service.providers.base import DEPTH_MAX, HttpReply, is_too_deep
+from service.providers.foreign import error_text, read_link
 
 TEXT_MAX = 500
 CODE_MAX = 100
-PICTURE_URL_MAX = 8_192
+DROPPED_MAX, DROPPED_CHARS = 10, 200
 PAUSE_MAX_S = 24 * 3600.0
 
 RETRYABLE: frozenset[ErrorCode] = frozenset({"rate_limited", "provider_unavailable", "provider_error"})
@@ -90,9 +92,12 @@ def is_no_task_id(value: Any) -> bool:
     return value is not None and value != "" and read_task_id(value) is None
 
 
-def read_url(value: Any) -> str | None:
-    """A link to a picture; some providers write an empty string where there is none."""
-    return value if isinstance(value, str) and len(value) <= PICTURE_URL_MAX and is_web_url(value) else None
+def dropped_links(values: Iterable[Any]) -> tuple[str, ...]:
+    """Return what stands where a link belongs and is none, bounded; empty values stand for no link."""
+    wrong = [value for value in values if value not in (None, "") and read_link(value) is None]
+    return tuple(
+        tidy(value if isinstance(value, str) else type(value).__name__, DROPPED_CHARS) for value in wrong[:DROPPED_MAX]
+    )
 
 
 def read_code(value: Any) -> str | None:
@@ -114,13 +119,15 @@ def task_error(code: ErrorCode, message: str | None, provider_code: str | None =
     return TaskError(code=code, message=text, provider_code=provider_code, retryable=code in RETRYABLE)
 
 
-def no_picture() -> TaskError:
-    return task_error("provider_error", "the provider reported success but gave no picture")
+def no_output(reply: HttpReply, task_id: str | None = None, dropped: tuple[str, ...] = ()) -> NoOutput:
+    """Success without an output; the links that were there and are not usable are named."""
+    error = task_error("provider_error", "the provider reported success but gave no picture")
+    return NoOutput(error=error, raw=raw_payload(reply), provider_task_id=task_id, dropped=dropped)
 
 
-def is_moderation(text: str | None) -> bool:
-    """Where the provider has no code for it, its words are all there is."""
-    return bool(MODERATION.search(text or ""))
+def is_moderation(*texts: str | None) -> bool:
+    """Return whether a code or text is about moderation; many providers have no code for it."""
+    return any(MODERATION.search(text) for text in texts if text)
 
 
 def code_by_status(status: int) -> ErrorCode:
@@ -160,10 +167,12 @@ def content_type(url: str) -> str | None:
     return CONTENT_TYPES.get(path.rpartition(".")[2].lower())
 
 
-def read_images(items: Any, key: str, expiry: str | None) -> tuple[Image, ...]:
-    """The pictures of a list of objects that hold a URL under that key; entries without one are left out."""
-    urls = [read_url(read_object(item).get(key)) for item in read_list(items)]
-    return tuple(Image(url=url, expires_at=expiry, content_type=content_type(url)) for url in urls if url)
+def read_images(items: Any, key: str, expiry: str | None) -> tuple[tuple[Image, ...], tuple[str, ...]]:
+    """Return the pictures of a list of objects with a link under `key`, and the links that are not usable."""
+    values = [read_object(item).get(key) for item in read_list(items)]
+    links = [link for link in map(read_link, values) if link]
+    images = tuple(Image(url=link, expires_at=expiry, content_type=content_type(link)) for link in links)
+    return images, dropped_links(values)
 
 
 def judge_submit_status(reply: HttpReply, pause_s: float | None = None) -> Observation | None:
@@ -188,11 +197,19 @@ def judge_foreign_submit(reply: HttpReply) -> Observation:
             reason=f"HTTP 403 from Cloudflare before the API was reached ({tidy(reply.body[:40].decode('latin-1'))})"
         )
     if 400 <= reply.status < 500 and reply.status != 408:
-        message = f"HTTP {reply.status} without a readable error"
-        return Failed(error=task_error(code_by_status(reply.status), message))
+        return Failed(error=_refusal(reply))
     if reply.too_long:
         return Unconfirmed(reason=too_long(reply.too_long))
     return Unconfirmed(reason=f"HTTP {reply.status} with a body that is not the provider's own")
+
+
+def _refusal(reply: HttpReply) -> TaskError:
+    """The error of a 4xx whose body is in no documented shape; its words are kept all the same."""
+    body = decode_object(reply.body)
+    text, code = error_text(body), code_by_status(reply.status)
+    if is_moderation(text) and reply.status in (400, 403, 422):
+        code = "content_policy"
+    return task_error(code, text or f"HTTP {reply.status} without a readable error", str(reply.status))
 
 
 def too_long(limit: int) -> str:
@@ -206,4 +223,5 @@ def judge_poll_status(reply: HttpReply, pause_s: float | None = None) -> Observa
     if reply.is_2xx:
         return None
     asked_s = retry_after_s(reply) if reply.status == 503 else None
-    return Unreadable(reason=f"HTTP {reply.status}", retry_after_s=asked_s)
+    text = tidy(error_text(decode_object(reply.body)) or "", 200)
+    return Unreadable(reason=f"HTTP {reply.status}: {text}" if text else f"HTTP {reply.status}", retry_after_s=asked_s)

@@ -38,6 +38,7 @@ class _TaskDocument(msgspec.Struct, omit_defaults=True):
     wait_s: float | None = None
     setback: TaskError | None = None
     lost: bool = False
+    polls_without_output: int = 0
     trace: TraceContext | None = None
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
+from service.core.change import Change
 from service.core.event import EVENT_TYPES
 from service.core.fault import Fault
 from service.core.task import ERROR_CODES, Task
@@ -164,3 +165,10 @@ class Metrics:
             code=code,
             duration_ms=round(duration_s * 1000),
         )
+
+
+def log_dropped_outputs(change: Change) -> None:
+    """Warn about links of a result that are not usable; the timeline holds them."""
+    for entry in change.timeline:
+        if entry.type == "output.dropped":
+            log.warning("output.dropped", task_id=entry.task_id, count=len(entry.detail["links"]))

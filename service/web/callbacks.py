@@ -11,6 +11,7 @@ from service.core.lifecycle import advance
 from service.core.observation import Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
 from service.providers.base import Access, Account, HttpReply
+from service.telemetry import log_dropped_outputs
 from service.telemetry.tracing import current_span
 from service.web.bodies import read_body
 from service.web.calls import Answer, Call
@@ -104,6 +105,7 @@ async def _take(web: Web, call: Call[None, None], access: Access, account: Accou
     )
     change = await web.store.writer.change_task(task_id, decide)
     current_span().join(change.tasks[0])
+    log_dropped_outputs(change)
     if change.outcome == "unreadable":
         raise _Unreadable("This callback can't be read.")
     if change.outcome == "mismatch":

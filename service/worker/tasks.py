@@ -23,12 +23,14 @@ from service.store import claims
 from service.store.batch import Batch
 from service.store.driver import Driver
 from service.store.writer import Writer
-from service.telemetry import Metrics
+from service.telemetry import Metrics, log_dropped_outputs
 from service.telemetry.tracing import OFF, Tracing, current_span
 from service.worker.faults import again_s, putting_aside
 from service.worker.loop import Claimed
 
 log = structlog.get_logger()
+EXCERPT_MAX: dict[CallKind, int] = {"submit": 16 * 1024, "poll": 2 * 1024}
+"""Bytes of an unreadable body kept in the timeline; a task can have hundreds of polls."""
 FROZEN_S = 20.0
 """Between claim and call. Leases are longer by more than that, so a process that was stopped sends nothing stale."""
 STOOD_STILL = "this process stood still before it was sent"
@@ -125,7 +127,7 @@ class TaskWork:
         status = reply.status if isinstance(reply, HttpReply) else None
         span.record_result(outcome, status, _error_type(reply, outcome))
         answered = AccountCall(provider=provider, kind=call, answered=is_answer(observation, status))
-        return _Heard(observation=observation, calls=(answered,))
+        return _Heard(observation=observation, calls=(answered,), excerpt=_unread(call, reply, observation))
 
     def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
         if not isinstance(reply, HttpReply):
@@ -145,7 +147,8 @@ class TaskWork:
         """Until it is stored: what a paid submit answered must not be lost because the database was busy."""
 
         def decide(newest: Task) -> Change:
-            change = advance(newest, heard.observation, via, self._env, self._access.policy, task.lease)
+            policy = self._access.policy
+            change = advance(newest, heard.observation, via, self._env, policy, task.lease, heard.excerpt)
             return replace(change, calls=heard.calls)
 
         for tries in count():
@@ -178,6 +181,7 @@ class TaskWork:
 
     def _told(self, change: Change, observation: Observation, via: Via) -> datetime | None:
         task = change.tasks[0]
+        log_dropped_outputs(change)
         log.info(
             "task.submitted" if via == "submit" else "task.polled",
             task_id=task.id,
@@ -188,6 +192,13 @@ class TaskWork:
             reason=getattr(observation, "reason", None),
         )
         return task.due_at
+
+
+def _unread(call: CallKind, reply: HttpReply | NotSent | Unconfirmed, observation: Observation) -> str | None:
+    """The beginning of a body that could not be read."""
+    if not isinstance(reply, HttpReply) or not isinstance(observation, Unconfirmed | Unreadable):
+        return None
+    return reply.body[: EXCERPT_MAX[call]].decode("utf-8", "replace") or None
 
 
 def _error_type(reply: HttpReply | NotSent | Unconfirmed, outcome: str) -> str | None:
@@ -204,6 +215,7 @@ class _Heard(msgspec.Struct, frozen=True, kw_only=True):
 
     observation: Observation
     calls: tuple[AccountCall, ...] = ()
+    excerpt: str | None = None
 
 
 class CallbackUrls:

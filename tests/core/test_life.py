@@ -17,6 +17,7 @@ from service.core.event import Event
 from service.core.observation import (
     Accepted,
     Failed,
+    NoOutput,
     NotFound,
     NotSent,
     Observation,
@@ -28,7 +29,7 @@ from service.core.observation import (
 )
 from service.core.problems import Conflict
 from service.core.schedule import Policy
-from service.core.task import FINAL, Task
+from service.core.task import FINAL, Task, TaskError
 from service.core.times import after
 from tests.support.env import FakeEnv
 from tests.support.factory import BLOCKING, CALLS_BACK, POLL_ONLY, make_task, picture, refusal
@@ -56,12 +57,13 @@ NOT_SENT = [NotSent(reason="refused", retry_after_s=pause) for pause in PAUSES]
 THROTTLED = [Throttled(reason="429", retry_after_s=pause) for pause in PAUSES]
 UNCONFIRMED = [Unconfirmed(reason="reset")]
 NOT_FOUND = [NotFound(reason="404")]
+NO_OUTPUT = [NoOutput(error=TaskError(code="provider_error", message="no picture"))]
 UNREADABLE = [Unreadable(reason="HTTP 502")]
 
-ANSWERED = [NOT_SENT, THROTTLED, UNCONFIRMED, UNCONFIRMED, SUCCEEDED, FAILED]
+ANSWERED = [NOT_SENT, THROTTLED, UNCONFIRMED, UNCONFIRMED, SUCCEEDED, NO_OUTPUT, FAILED]
 SUBMITTED = [ACCEPTED, ACCEPTED, *ANSWERED]
-POLLED = [PENDING, PENDING, PENDING, NOT_FOUND, THROTTLED, UNREADABLE, SUCCEEDED, FAILED]
-CALLED_BACK = [PENDING, PENDING, PENDING, UNREADABLE, SUCCEEDED, FAILED]
+POLLED = [PENDING, PENDING, PENDING, NOT_FOUND, THROTTLED, UNREADABLE, SUCCEEDED, NO_OUTPUT, FAILED]
+CALLED_BACK = [PENDING, PENDING, PENDING, UNREADABLE, SUCCEEDED, NO_OUTPUT, FAILED]
 SECONDS = [0.5, 3.0, 30.0, 61.0, 100.0, 900.0]
 CLOCK_STEPS = [-3600.0, -60.0, -1.0, 3600.0]
 STEPS_TO_THE_END = 400
@@ -316,5 +318,5 @@ def test_the_shortest_order_that_breaks_one_would_be_told() -> None:
 
 def test_observations_are_all_in_play() -> None:
     """A new kind of observation has to be taken up here."""
-    known = {Accepted, Pending, Succeeded, Failed, Throttled, NotSent, Unconfirmed, NotFound, Unreadable}
+    known = {Accepted, Pending, Succeeded, NoOutput, Failed, Throttled, NotSent, Unconfirmed, NotFound, Unreadable}
     assert {kind.__name__ for kind in Observation.__args__} == {kind.__name__ for kind in known} | {"Unverified"}

@@ -11,6 +11,7 @@ from rich.pretty import pretty_repr
 from service.core.observation import (
     Accepted,
     Failed,
+    NoOutput,
     NotFound,
     NotSent,
     Observation,
@@ -28,9 +29,9 @@ from tests.providers.material import HMAC_KEY, KEY, account, fixtures, read, rep
 from tests.support.fuzz import examples
 
 ALLOWED: dict[str, tuple[type, ...]] = {
-    "submit": (Accepted, Succeeded, Failed, Throttled, NotSent, Unconfirmed),
-    "poll": (Pending, Succeeded, Failed, Throttled, NotFound, Unreadable),
-    "callback": (Pending, Succeeded, Failed, Unreadable, Unverified),
+    "submit": (Accepted, Succeeded, NoOutput, Failed, Throttled, NotSent, Unconfirmed),
+    "poll": (Pending, Succeeded, NoOutput, Failed, Throttled, NotFound, Unreadable),
+    "callback": (Pending, Succeeded, NoOutput, Failed, Unreadable, Unverified),
 }
 STATUSES = (200, 201, 202, 204, 301, 400, 401, 402, 403, 404, 408, 422, 429, 500, 502, 503, 504, 522)
 WORDS = (

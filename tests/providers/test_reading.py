@@ -54,32 +54,6 @@ def test_without_retry_after_there_is_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "is_link"),
-    [
-        ("https://example.com/a.png", True),
-        ("http://example.com", True),
-        ("https://example.com/ü?x=1#y", True),
-        ("https://" + "a" * 9000, False),
-        ("", False),
-        (None, False),
-        (7, False),
-        ("example.com/a.png", False),
-        ("//example.com/a.png", False),
-        ("data:image/png;base64,xx", False),
-        ("javascript:alert(1)", False),
-        ("https://", False),
-        ("https:///a.png", False),
-        ("https://[::1", False),
-        ("https://example.com/a b", False),
-        ("https://example.com/a\nb", False),
-        (" https://example.com/a", False),
-    ],
-)
-def test_a_link_is_an_absolute_web_url(value: Any, is_link: bool) -> None:
-    assert replies.read_url(value) == (value if is_link else None)
-
-
-@pytest.mark.parametrize(
     ("value", "task_id"),
     [
         ("task_flux_abc123", "task_flux_abc123"),
