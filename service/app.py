@@ -231,7 +231,7 @@ def _room_for_connections(*, beside_worker: bool) -> int:
 def _build_server(parts: Parts, answers: ASGIApp, limits: Limits) -> uvicorn.Server:
     config = uvicorn.Config(
         answers,
-        http=edge(limits, parts.metrics, parts.env),
+        http=edge(limits, parts.metrics, parts.env),  # type: ignore[arg-type]  # called, no more
         ws="none",
         lifespan="off",
         access_log=False,

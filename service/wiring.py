@@ -47,6 +47,7 @@ from service.telemetry.switch import start_tracing
 from service.telemetry.tracing import Tracing
 from service.web.context import Running, Store, Trust, Web, WebContext
 from service.web.routes import PROBES, build_app
+from service.web.slots import Limited, Slots
 from service.worker.deliveries import AT_ONCE as DELIVERIES_AT_ONCE
 from service.worker.deliveries import DeliveryWork
 from service.worker.loop import Lane, Work
@@ -278,7 +279,7 @@ def build_web(
         hmac_key = settings.providers["fluxapi-ai"].hmac_key
         sandbox = Sandbox(f"{parts.own_url}/sandbox", key=_sandbox_key(settings), hmac_key=hmac_key)
         stack.push_async_callback(sandbox.close)
-        mounts.append(Mount("/sandbox", sandbox.app))
+        mounts.append(Mount("/sandbox", Limited(sandbox.app, Slots(settings.max_requests, "sandbox requests"))))
     return build_app(_build_context(parts, stopping, worker_alive), mounts, partial(_build_pages, parts))
 
 

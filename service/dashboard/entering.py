@@ -1,23 +1,41 @@
 """Coming in with an API key, and leaving."""
 
+import asyncio
 import re
+from typing import Any
 
 import structlog
+from starlette.types import Receive
 
 from service.core.problems import TooMany, Unauthorized
-from service.dashboard.visit import Visit
+from service.dashboard.site import Site
+from service.dashboard.visit import Visit, address_of
+from service.web.bodies import read_body
 from service.web.calls import Answer
+from service.web.errors import TooSlow
+from service.web.throttle import place_of
 
 log = structlog.get_logger()
 _PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*", re.ASCII)
 NEXT_MAX = 2_000
+FORM_MAX = 4 * 1024
+FORM_S = 5.0
 
 
 def show_door(visit: Visit, error: str | None = None, status: int = 200, wait_s: int | None = None) -> Answer:
     headers = ((b"retry-after", b"%d" % wait_s),) if wait_s is not None else ()
     wanted = safe_next(visit.form.get("next") or visit.query.get("next", ""))
-    ended = bool(visit.cookies.get(visit.site.session_cookie)) and error is None
+    ended = bool(visit.find_cookie(visit.site.session_cookie)) and error is None
     return visit.render("sign_in.html", status, headers, error=error, ended=ended, next=wanted)
+
+
+async def read_form(site: Site, scope: Any, receive: Receive) -> bytes:
+    """The one body that is taken from strangers: small, soon, and within a bound of its own that addresses share."""
+    try:
+        async with asyncio.timeout(FORM_S):
+            return await read_body(scope, receive, site.sign_ins, place_of(address_of(scope)), FORM_MAX)
+    except TimeoutError:
+        raise TooSlow(f"The form took more than {FORM_S:g} s to arrive. Send it again.") from None
 
 
 async def sign_in(visit: Visit) -> Answer:

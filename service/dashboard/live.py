@@ -30,7 +30,7 @@ class _Follower:
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         running = self._web.running
-        with self._web.pages, self._web.requests.lent(), running.metrics.streams.track_inprogress():
+        with self._web.pages, running.metrics.streams.track_inprogress():
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             revoked = self._web.keys.until_revoked(self._caller)
             await first_of(None, self._tell(send), gone(receive), running.stopping.wait(), revoked)

@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -34,15 +34,17 @@ from service.dashboard.site import Site
 from service.dashboard.visit import Visit, check_origin, recall
 from service.telemetry.logs import request_id
 from service.web.auth import NOBODY
-from service.web.bodies import is_storable, read_body
+from service.web.bodies import read_body
 from service.web.calls import Answer, Reply, find_header
 from service.web.errors import STATUSES, ClientGone, Failure, MethodNotAllowed
+from service.web.pairs import read_pairs
 
 log = structlog.get_logger()
 FORM = "application/x-www-form-urlencoded"
 OF_PROGRAMS = ("/v1/", "/callbacks/")
 """What is not found there is told as the API tells it."""
 FIELDS_MAX = 200
+FORM_MAX = 256 * 1024
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -180,18 +182,36 @@ class _Place:
             return Answer(303, headers=((b"location", self._parent(scope["path"]).encode()),))
         if page is None:
             raise MethodNotAllowed(", ".join(self._pages))
-        session, caller = await recall(self._site, scope)
-        form = await _read_form(scope, receive) if page.method == "POST" else {}
-        visit = Visit(self._site, scope, session, caller, _read_pairs(scope["query_string"]), form)
         if page.method == "POST":
-            check_origin(self._site, scope)
+            return await self._take_form(page, scope, receive)
+        session, caller = await recall(self._site, scope)
+        visit = Visit(self._site, scope, session, caller, _read_pairs(scope["query_string"]), {})
         if session is None and not page.is_open:
             return _send_to_door(visit, page)
-        if page.method == "POST" and not page.is_open:
-            _check_csrf(visit)
         if page.right is not None:
             caller.check(page.right)
-        return await page.show(visit)
+        with self._site.web.requests:
+            return await page.show(visit)
+
+    async def _take_form(self, page: Page, scope: Any, receive: Receive) -> Reply:
+        """Nothing of the body is read before it is known that a page of ours sent it, and that its sender may."""
+        check_origin(self._site, scope)
+        _check_form(scope)
+        query = _read_pairs(scope["query_string"])
+        if page.is_open:
+            sent = await entering.read_form(self._site, scope, receive)
+            return await page.show(Visit(self._site, scope, None, NOBODY, query, _read_pairs(sent)))
+        session, caller = await recall(self._site, scope)
+        if session is None:
+            return _send_to_door(Visit(self._site, scope, None, caller, query, {}), page)
+        if page.right is not None:
+            caller.check(page.right)
+        web = self._site.web
+        sent = await read_body(scope, receive, web.slow_bodies, caller.name, FORM_MAX)
+        with web.requests:
+            visit = Visit(self._site, scope, session, caller, query, _read_pairs(sent))
+            _check_csrf(visit)
+            return await page.show(visit)
 
     def _parent(self, path: str) -> str:
         return quote(path.rsplit("/", self._steps)[0]) or "/"
@@ -243,18 +263,17 @@ def _check_csrf(visit: Visit) -> None:
         raise Forbidden("This form is not of this session: load the page again and send it once more.")
 
 
-async def _read_form(scope: Any, receive: Receive) -> dict[str, str]:
+def _check_form(scope: Any) -> None:
     if (find_header(scope, b"content-type") or "").partition(";")[0].strip().lower() != FORM:
         raise Malformed(f"A form is sent as {FORM}.")
-    return _read_pairs(await read_body(scope, receive))
 
 
 def _read_pairs(text: bytes) -> dict[str, str]:
     """Of a name that is given twice the last holds."""
     try:
-        pairs = parse_qsl(text.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
+        pairs = read_pairs(text, FIELDS_MAX)
     except ValueError:
         raise Malformed("This is no UTF-8, or has too many fields.") from None
-    if not all(is_storable(name + value) for name, value in pairs):
-        raise Malformed("This holds a NUL or half of a surrogate pair.")
+    if any("\0" in name or "\0" in value for name, value in pairs):
+        raise Malformed("This holds a NUL.")
     return dict(pairs)

@@ -11,6 +11,10 @@ from service.dashboard.sessions import Sessions
 from service.dashboard.spending import Spending
 from service.dashboard.statistics import Statistics
 from service.web.context import Web
+from service.web.shares import Shares
+
+SIGN_INS_BYTES = 1 << 20
+"""What slow forms of the sign-in may take together: about sixty of them."""
 
 
 class Site:
@@ -35,6 +39,7 @@ class Site:
         self.sandbox = sandbox
         self.assets = _assets()
         self.checks = Checks(web.env.monotonic)
+        self.sign_ins = Shares(SIGN_INS_BYTES)
         self.spending = Spending(web.store.reads, web.env.monotonic)
         self.statistics = Statistics(web.store.reads, web.providers, web.env.monotonic)
         self.templates = _templates()

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
@@ -13,17 +12,18 @@ import msgspec
 from msgspec import inspect
 from starlette.types import Receive, Scope
 
-from service.core.problems import FieldError, InvalidRequest, Malformed, TooLarge, UnsupportedType
+from service.core.problems import FieldError, InvalidRequest, Malformed, TooLarge, Unavailable, UnsupportedType
 from service.web.calls import find_header
 from service.web.errors import ClientGone
 from service.web.nulls import drop_nulls, struct_of
+from service.web.shares import Share, Shares
 
 T = TypeVar("T")
 Loc = list[str | int]
 
 BODY_MAX = 1 << 20
-DRAIN_MAX = 16 << 20
-DRAIN_S = 2.0
+SLOW_MIN = 16 * 1024
+"""What a body counts at least, since its connection and its task take memory, too."""
 
 ERRORS_MAX = 50
 """Wrong fields that one refusal names."""
@@ -45,35 +45,46 @@ class _Field(msgspec.Struct, frozen=True, kw_only=True):
     is_required: bool
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """At most 1 MiB; nothing beyond it is kept."""
+async def read_body(scope: Scope, receive: Receive, slow: Shares, owner: str, limit: int = BODY_MAX) -> bytes:
+    """At most `limit` bytes; nothing beyond them is kept. Raises TooLarge, ClientGone and Unavailable.
+
+    Call it only when it is known who sends: the caller of the API, the task of a callback. `slow` bounds what has
+    arrived of bodies that are not complete; one that is here at once takes no share of it.
+    """
     declared = find_header(scope, b"content-length")
-    if declared is not None and declared.isdecimal() and int(declared) > BODY_MAX:
-        raise _too_large()
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > BODY_MAX:
-            raise _too_large()
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    if declared is not None and declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    body, is_whole = await _next_part(receive)
+    if len(body) > limit:
+        raise _too_large(limit)
+    if is_whole:
+        return body
+    try:
+        async with asyncio.timeout(None) as time:
+            with slow.held(owner, lambda: time.reschedule(0)) as share:
+                return await _read_rest(receive, [body], share, limit)
+    except TimeoutError:
+        raise Unavailable("Too many request bodies arrive slowly.", retry_after_s=1, cause="slow bodies") from None
 
 
-async def drain(receive: Receive) -> None:
-    """Throws away what is still coming, for a while: closing on a client that sends would cost it the answer."""
-    left = DRAIN_MAX
-    with suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_S):
-            while left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
+async def _read_rest(receive: Receive, parts: list[bytes], share: Share, limit: int) -> bytes:
+    size, is_whole = len(parts[0]), False
+    while not is_whole:
+        share.set(SLOW_MIN + size)
+        part, is_whole = await _next_part(receive)
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(parts)
+
+
+async def _next_part(receive: Receive) -> tuple[bytes, bool]:
+    """The next bytes, and whether they are the last. Raises ClientGone."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message.get("body", b""), not message.get("more_body", False)
 
 
 def check_content_type(value: str | None) -> None:
@@ -163,8 +174,8 @@ def _fields(kind: type[msgspec.Struct]) -> dict[str, "_Field"]:
     }
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"The body is larger than {BODY_MAX} bytes.")
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is larger than {limit} bytes.")
 
 
 def _parse(body: bytes) -> Any:

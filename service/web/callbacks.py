@@ -57,7 +57,9 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     provider, task_id = access.provider.id, None
     try:
         task_id = _verify(web, call.scope, provider)
-        change = await _take(web, call, access, account, task_id)
+        sent = await read_body(call.scope, call.receive, web.slow_bodies, task_id)
+        with web.requests:
+            change = await _take(web, call.scope, sent, access, account, task_id)
     except Problem as problem:
         outcome = REFUSALS.get(type(problem), "failed")
         web.running.metrics.callbacks.labels(provider, outcome).inc()
@@ -89,9 +91,9 @@ def _verify(web: Web, scope: Scope, provider: str) -> str:
     return web.trust.tokens.verify(provider, scope["path_params"]["token"])
 
 
-async def _take(web: Web, call: Call[None, None], access: Access, account: Account, task_id: str) -> Change:
-    body = account.clean(await read_body(call.scope, call.receive))
-    request = HttpReply(status=0, headers=_headers(call.scope), body=body, received_at=web.env.now())
+async def _take(web: Web, scope: Scope, sent: bytes, access: Access, account: Account, task_id: str) -> Change:
+    body = account.clean(sent)
+    request = HttpReply(status=0, headers=_headers(scope), body=body, received_at=web.env.now())
     observation = access.provider.parse_callback(request, account)
     if isinstance(observation, Unverified):
         raise _Unsigned("The signature of this callback does not hold.")

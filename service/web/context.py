@@ -17,6 +17,7 @@ from service.store.writer import Writer
 from service.telemetry import Metrics
 from service.telemetry.tracing import OFF, Tracing
 from service.web.auth import KeyRing
+from service.web.shares import Shares
 from service.web.slots import Slots
 from service.web.tail import Tail
 from service.web.tickets import Tickets
@@ -25,6 +26,8 @@ STREAM_MAX = 1_000
 WAITS_MAX = 10_000
 PAGES_MAX = 1_000
 REQUESTS_MAX = 1_000
+SLOW_BODIES_BYTES = 32 << 20
+"""What has arrived of all request bodies that are not complete yet."""
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,5 +98,6 @@ class Web:
         self.tail = Tail(context.store.reads, context.store.bus)
         self.gauges_until = 0.0
         self.requests = Slots(context.running.requests_max, "requests")
+        self.slow_bodies = Shares(SLOW_BODIES_BYTES)
         self.waits = Slots(WAITS_MAX, "waiting requests")
         self.pages = Slots(PAGES_MAX, "open pages")

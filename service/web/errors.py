@@ -97,8 +97,6 @@ def _headers(problem: Problem) -> Headers:
             return ((b"www-authenticate", b"Bearer"),)
         case MethodNotAllowed():
             return ((b"allow", problem.allowed.encode()),)
-        case TooLarge():
-            return ((b"connection", b"close"),)
         case Unavailable() | TooMany():
             return ((b"retry-after", b"%d" % problem.retry_after_s),)
     return ()

@@ -3,26 +3,22 @@
 import logging
 import re
 from collections.abc import Collection
-from contextlib import nullcontext
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.core.env import Env
-from service.core.problems import Problem, TooLarge, Unavailable
+from service.core.problems import Problem, Unavailable
 from service.telemetry import Metrics, request_context
 from service.telemetry.tracing import METHODS, OFF, Span, Tracing
-from service.web.bodies import drain
 from service.web.calls import Headers, find_header
 from service.web.cors import answer_preflight, cors_headers
 from service.web.errors import ClientGone, Failure, render_problem
-from service.web.slots import Slots
 
 log = structlog.get_logger()
 
 ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Answered however much is going on."""
-NO_PLACE = nullcontext()
 GONE = 499
 """In metrics alone: the client hung up before it was answered."""
 SECURITY: Headers = (
@@ -43,14 +39,12 @@ class Gate:
         app: ASGIApp,
         env: Env,
         metrics: Metrics,
-        requests: Slots,
         tracing: Tracing = OFF,
         cors_origins: Collection[str] = (),
     ) -> None:
         self._app = app
         self._env = env
         self._metrics = metrics
-        self._requests = requests
         self._tracing = tracing
         self._cors_origins = cors_origins
         self._is_told: bool | None = None
@@ -71,9 +65,8 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         try:
-            with NO_PLACE if scope["path"] in ALWAYS else self._requests:
-                preflight = answer_preflight(scope, exchange.cors)
-                await (preflight(receive, exchange.send) if preflight else self._app(scope, receive, exchange.send))
+            preflight = answer_preflight(scope, exchange.cors)
+            await (preflight(receive, exchange.send) if preflight else self._app(scope, receive, exchange.send))
         except ClientGone:
             return
         except Problem as problem:
@@ -121,16 +114,8 @@ class _Exchange:
 
 async def _refuse(problem: Problem, receive: Receive, exchange: _Exchange) -> None:
     """Once an answer has begun, breaking it off is all that is left to say."""
-    if exchange.status:
-        return
-    answer = render_problem(problem, exchange.request_id)
-    if not isinstance(problem, TooLarge):
-        await answer(receive, exchange.send)
-        return
-    await answer.begin(exchange.send)
-    await exchange.send({"type": "http.response.body", "body": answer.body, "more_body": True})
-    await drain(receive)
-    await exchange.send({"type": "http.response.body", "body": b""})
+    if not exchange.status:
+        await render_problem(problem, exchange.request_id)(receive, exchange.send)
 
 
 def _route(scope: Scope) -> str:

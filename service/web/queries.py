@@ -5,7 +5,6 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +13,7 @@ from service.core.problems import FieldError, InvalidRequest
 from service.providers import PROVIDERS
 from service.web.bodies import field_error, is_storable
 from service.web.calls import ID_SHAPES
+from service.web.pairs import read_pairs
 
 T = TypeVar("T")
 Limit = Annotated[int, Meta(ge=1, le=200)]
@@ -53,7 +53,10 @@ def decode_query(query_string: bytes, kind: type[T]) -> T:
 
 def pick_query(query_string: bytes, kind: type[T]) -> T:
     """For what is open to everybody: parameters that are not known are ignored, since monitors add their own."""
-    given = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
+    try:
+        given = dict(read_pairs(query_string, FIELDS_MAX))
+    except ValueError:
+        given = {}
     fields: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
     return _convert({name: given[name] for name in fields if name in given}, kind)
 
@@ -136,10 +139,8 @@ def _read_pairs(query_string: bytes) -> dict[str, str]:
     if not query_string:
         return {}
     try:
-        pairs = parse_qsl(
-            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX
-        )
-    except ValueError:  # UnicodeDecodeError is one
+        pairs = read_pairs(query_string, FIELDS_MAX)
+    except ValueError:
         raise InvalidRequest([FieldError(loc=["query"], msg="is no UTF-8, or has too many parameters")]) from None
     given = dict(pairs)
     errors = [query_error(name, "is given more than once") for name in given if [n for n, _ in pairs].count(name) > 1]

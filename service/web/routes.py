@@ -158,7 +158,6 @@ def build_app(
         router,
         context.env,
         context.running.metrics,
-        web.requests,
         context.running.tracing,
         context.running.cors_origins,
     )
@@ -202,12 +201,12 @@ class _Resource:
         caller = NOBODY if self._is_open else await self._find_caller(scope, operation)
         if operation is None:
             raise MethodNotAllowed(", ".join(self._operations))
-        if operation.right is not None:
+        if operation.right is None:
+            query = None if operation.query is None else pick_query(scope["query_string"], operation.query)
+            reply = await operation.endpoint(self._web, Call(scope, receive, caller, query, None))
+        else:
             caller.check(operation.right)
-        read = pick_query if operation.right is None else decode_query
-        query = None if operation.query is None else read(scope["query_string"], operation.query)
-        body = None if operation.body is None else await self._read(scope, receive)
-        reply = await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
+            reply = await self._answer(operation, scope, receive, caller)
         await reply(receive, send)
 
     async def _find_caller(self, scope: Scope, operation: Operation[Any, Any] | None) -> Caller:
@@ -216,9 +215,19 @@ class _Resource:
             return await _authenticate(self._web, scope)
         return await self._web.tickets.authenticate(ticket, scope["path_params"]["id"])
 
-    async def _read(self, scope: Scope, receive: Receive) -> Any:
-        check_content_type(find_header(scope, b"content-type"))
-        return decode_body(await read_body(scope, receive), self._decoders[scope["method"]])
+    async def _answer(self, operation: Operation[Any, Any], scope: Scope, receive: Receive, caller: Caller) -> Reply:
+        """Take a place only once the whole request is here, and give it back before the answer is sent.
+
+        So nobody holds one by sending or reading slowly.
+        """
+        query = None if operation.query is None else decode_query(scope["query_string"], operation.query)
+        sent = b""
+        if operation.body is not None:
+            check_content_type(find_header(scope, b"content-type"))
+            sent = await read_body(scope, receive, self._web.slow_bodies, caller.name)
+        with self._web.requests:
+            body = None if operation.body is None else decode_body(sent, self._decoders[scope["method"]])
+            return await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
 
 
 def _decoder(kind: type[Any] | None) -> msgspec.json.Decoder[Any]:

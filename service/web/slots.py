@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from service.core.problems import Unavailable
 
 RETRY_AFTER_S = 1
@@ -32,3 +34,15 @@ class Slots:
             yield
         finally:
             self._taken += 1
+
+
+class Limited:
+    """An application of its own under ours, such as the sandbox; it takes none of the places of others."""
+
+    def __init__(self, app: ASGIApp, slots: Slots) -> None:
+        self._app = app
+        self._slots = slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._slots:
+            await self._app(scope, receive, send)

@@ -94,7 +94,7 @@ class EventStream:
         running = self._web.running
         if self._tail.clients >= running.stream_max:
             raise Unavailable("Too many clients follow the stream.", retry_after_s=RETRY_AFTER_S)
-        with running.metrics.streams.track_inprogress(), self._web.requests.lent():
+        with running.metrics.streams.track_inprogress():
             async with self._tail.followed():
                 await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
                 if not self._is_head:

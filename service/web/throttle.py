@@ -19,7 +19,7 @@ class Failures:
 
     def note(self, address: str) -> float | None:
         """Writes one down; the seconds to stay away when there were too many, which are not counted again."""
-        place = _place(address)
+        place = place_of(address)
         now = self._clock()
         times = self._times.setdefault(place, deque(maxlen=FAILURES_MAX))
         self._times.move_to_end(place)
@@ -31,7 +31,7 @@ class Failures:
         return None
 
     def is_full(self, address: str) -> bool:
-        times = self._times.get(_place(address))
+        times = self._times.get(place_of(address))
         return times is not None and _left_s(times, self._clock()) > 0
 
 
@@ -40,7 +40,7 @@ def _left_s(times: deque[float], now: float) -> float:
     return times[0] + WINDOW_S - now if len(times) == FAILURES_MAX else 0.0
 
 
-def _place(address: str) -> str:
+def place_of(address: str) -> str:
     """A subscriber line has a whole /64 of IPv6, so that counts as one; what is no address counts as one, too."""
     try:
         ip = ipaddress.ip_address(address)

@@ -132,14 +132,6 @@ async def test_a_refusal_is_never_taken_for_the_answer_to_the_request_before(ser
     assert heard.closed
 
 
-async def test_an_offer_to_upgrade_is_declined_by_an_answer(service: Service) -> None:
-    offer = "Connection: Upgrade\r\nUpgrade: h2c\r\n"
-    heard = await send(service.port, f"{GET}{offer}\r\n{SECOND}".encode(), quiet_s=3)
-    assert heard.statuses == [200]
-    assert heard.closed
-    assert b"openapi" not in heard.data
-
-
 async def test_none_of_it_left_more_than_a_count(service: Service) -> None:
     before = service.log()
     await asyncio.gather(*(send(service.port, raw.encode("latin-1")) for raw in REFUSED.values()))

@@ -35,6 +35,7 @@ from service.store.vault import Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
 from service.web.context import Running, Store, Trust, WebContext
+from service.web.edge import Limits, edge
 from service.web.openapi import build_document
 from service.web.routes import OPERATIONS, build_app
 from tests.support.env import FakeEnv
@@ -110,7 +111,8 @@ class Site:
         if changes:
             context = msgspec.structs.replace(context, running=msgspec.structs.replace(context.running, **changes))
         port = free_port()
-        config = uvicorn.Config(build_app(context), port=port, http="httptools", lifespan="off", log_config=None)  # type: ignore[arg-type]
+        http = edge(Limits(connections=1_000), self.metrics, self.env)
+        config = uvicorn.Config(build_app(context), port=port, http=http, ws="none", lifespan="off", log_config=None)  # type: ignore[arg-type]
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve())
         await until(lambda: server.started)
