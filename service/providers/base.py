@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from service.core.masking import mask, mend_escapes, spell_plainly
+from service.core.masking import mask, mask_body, repair_escapes
 from service.core.observation import Observation
 from service.core.problems import FieldError
 from service.core.schedule import Policy
@@ -99,22 +99,19 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return f"Account(provider={self.provider!r}, base_url={self.base_url!r})"
 
     def clean(self, body: bytes) -> bytes:
-        """The body without what the provider sends back of our keys and of the callback URL, however JSON escapes it.
+        """Return the body as standard JSON without our keys and callback token, which a provider may echo.
 
-        That would be stored, shown and published. Where there is nothing to hide the bytes stay as they are, but for
-        escapes that make it unreadable.
+        A valid body without secrets stays byte for byte.
         """
-        body = mend_escapes(repair_json(body))
-        plain = spell_plainly(body)
-        hidden = self._hide(plain)
-        return hidden if hidden != plain else body
+        return mask_body(repair_escapes(repair_json(body)), hide_tokens, self._secrets)
 
     def clean_header(self, value: str) -> str:
-        return self._hide(value.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+        hidden = hide_tokens(value.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+        return mask(hidden, self._secrets)
 
-    def _hide(self, sent: bytes) -> bytes:
-        text = hide_tokens(sent).decode("latin-1")  # byte for byte: a key is ASCII
-        return mask(text, [key for key in (self.api_key, self.hmac_key) if key]).encode("latin-1")
+    @property
+    def _secrets(self) -> list[str]:
+        return [key for key in (self.api_key, self.hmac_key) if key]
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("provider", self.provider), ("base_url", self.base_url)]
