@@ -14,7 +14,7 @@ import asyncpg
 
 from bench.processes import ELSE, cpu_seconds, free_port, process, tool
 from service.core.tokens import CallbackTokens
-from service.providers import PROVIDERS
+from service.providers.registry import build_registry
 from tests.support.postgres import Server, command, find_binaries
 
 SECRET, KEY = "a secret of the benchmark alone", "key-of-the-benchmark"
@@ -53,7 +53,7 @@ def create_requests(count: int) -> list[bytes]:
 
 
 def callback_paths(task_ids: Sequence[str]) -> list[str]:
-    tokens = CallbackTokens([SECRET], tuple(PROVIDERS))
+    tokens = CallbackTokens([SECRET], tuple(build_registry()))
     return [f"/callbacks/fluxapi-ai/{tokens.sign('fluxapi-ai', task_id)}" for task_id in task_ids]
 
 

@@ -17,10 +17,10 @@ import msgspec
 from bench.calls import service_env
 from bench.fill import RARE, Shape, Statistics, created_at_ms, fill, shape_of
 from bench.processes import free_port, process
+from service.core.account import Limits
 from service.core.ids import prefixed_uuid7
 from service.core.schedule import Policy
 from service.core.times import from_ms, to_ms
-from service.providers.base import Limits
 from service.store import claims, overdue, rotation, upkeep
 from service.store.batch import Batch, Keys, Subscribers
 from service.store.driver import Driver, Session

@@ -1,7 +1,7 @@
 """The environment and .env, read once into one frozen value; nothing else looks at the environment."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
@@ -11,10 +11,11 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from dotenv import dotenv_values
 
+from service.core.account import DEFAULT, ID_SHAPE, WEBHOOK_SECRET, Account, Limits, setting_name
 from service.core.schedule import RETRY_SCHEDULE_S
 from service.core.signing import decode_secret
-from service.providers import PROVIDERS
-from service.providers.base import Limits
+from service.providers.base import Provider, Secret
+from service.providers.registry import Registry, build_registry
 from service.store import postgres_url
 
 T = TypeVar("T")
@@ -34,18 +35,6 @@ class SettingsError(Exception):
     """One line that names the setting and says what it must be."""
 
 
-class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is set for one provider; it is configured when its key is set."""
-
-    api_key: str | None
-    base_url: str
-    hmac_key: str | None
-    limits: Limits
-
-    def __repr__(self) -> str:
-        return f"ProviderSettings(base_url={postgres_url.hide_secrets(self.base_url)!r})"
-
-
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set. Its repr shows no secret."""
 
@@ -61,7 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: bool
     allow_private_networks: bool
     retry_schedule: tuple[float, ...]
-    providers: dict[str, ProviderSettings]
+    registry: Registry
+    accounts: dict[str, dict[str, Account]]
+    """By provider and id. The default account is always there, whether its secrets are set or not."""
     confirm_callbacks: bool
     poll_first_s: float
     poll_max_s: float
@@ -107,17 +98,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("TASKHOOK_LOG_LEVEL", self.log_level),
             ("TASKHOOK_LOG_FORMAT", self.log_format),
             ("TASKHOOK_TRACING", "" if self.tracing is None else _word(self.tracing)),
-            *(item for name, provider in self.providers.items() for item in _provider_items(name, provider)),
+            *(
+                item
+                for name, accounts in self.accounts.items()
+                for account in accounts.values()
+                for item in _account_items(self.registry[name], account)
+            ),
         ]
 
+    def usable_accounts(self, provider: str) -> dict[str, Account]:
+        """Those that tasks can be sent with; the sandbox needs no secrets."""
+        return {id: account for id, account in self.accounts[provider].items() if self.sandbox or account.secrets}
 
-def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev: bool = False) -> Settings:
-    """The settings in force: the environment wins over the file. Raises SettingsError."""
+
+def load(
+    environ: Mapping[str, str],
+    dotenv: Path | None = Path(".env"),
+    *,
+    dev: bool = False,
+    build: Callable[[], Registry] = build_registry,
+) -> Settings:
+    """The settings in force: the environment wins over the file. `build` makes the providers. Raises SettingsError."""
     from_file = _read_file(dotenv)
     if "PORT" in environ:  # a platform says where to listen: no file may say otherwise
         from_file.pop("TASKHOOK_PORT", None)
     given = _Given(_merge(from_file, environ))
     sandbox = given.flag("SANDBOX", default=dev)
+    registry = build()
     settings = Settings(
         database_url=given.read("DATABASE_URL", "sqlite:///var/taskhook.db", database_url),
         public_url=given.read("PUBLIC_URL", None, _public_url),
@@ -130,7 +137,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev:
         sandbox=sandbox,
         allow_private_networks=given.flag("ALLOW_PRIVATE_NETWORKS", default=sandbox),
         retry_schedule=given.read("RETRY_SCHEDULE", RETRY_SCHEDULE_S, _schedule),
-        providers={name: _provider(given, name, sandbox=sandbox) for name in PROVIDERS},
+        registry=registry,
         confirm_callbacks=given.flag("CONFIRM_CALLBACKS", default=False),
         poll_first_s=given.read("POLL_FIRST_S", 2.0, _seconds),
         poll_max_s=given.read("POLL_MAX_S", 15.0, _seconds),
@@ -143,6 +150,7 @@ def load(environ: Mapping[str, str], dotenv: Path | None = Path(".env"), *, dev:
         log_format=given.read("LOG_FORMAT", "auto", _one_of(FORMATS)),
         tracing=given.read("TRACING", None, _flag),
         otel=given.of_others("OTEL_"),
+        accounts={name: _accounts(given, provider, sandbox=sandbox) for name, provider in registry.items()},
         unknown=given.unknown(),
     )
     _check(settings)
@@ -159,19 +167,31 @@ class _Given:
     def read(self, name: str, default: T, parse: Callable[[str], T]) -> T:
         """The value, or what is in the file that `NAME_FILE` names: so Docker and Kubernetes hand over secrets."""
         name = PREFIX + name
-        self._asked.add(name + IN_FILE)
+        self._ask(name, name + IN_FILE)
         path = self._values.get(name + IN_FILE)
         if path is None:
-            return self.read_bare(name, default, parse)
+            return self._read(name, default, parse)
         if name in self._values:
             raise SettingsError(f"{name} and {name}{IN_FILE} are both set: keep one of them.")
-        self._asked.add(name)
         return _parse(name, _read_secret(name + IN_FILE, path.strip()), parse)
 
     def read_bare(self, name: str, default: T, parse: Callable[[str], T]) -> T:
-        self._asked.add(name)
+        self._ask(name)
+        return self._read(name, default, parse)
+
+    def _read(self, name: str, default: T, parse: Callable[[str], T]) -> T:
         value = self._values.get(name)
         return default if value is None else _parse(name, value, parse)
+
+    def _ask(self, *names: str) -> None:
+        """The ids of providers make names of settings, and two of them must not make the same."""
+        for name in names:
+            if name in self._asked:
+                raise SettingsError(f"{name} would have two meanings: give the provider another id.")
+            self._asked.add(name)
+
+    def names(self, prefix: str) -> list[str]:
+        return sorted(name for name in self._values if name.startswith(prefix))
 
     def flag(self, name: str, *, default: bool) -> bool:
         return self.read(name, default, _flag)
@@ -221,21 +241,83 @@ def _read_file(dotenv: Path | None) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _provider(given: _Given, provider: str, *, sandbox: bool) -> ProviderSettings:
-    capabilities = PROVIDERS[provider].capabilities
-    name = provider.replace("-", "_").upper()
-    limits = SANDBOX_LIMITS if sandbox else capabilities.limits
-    per_s = given.read(f"{name}_SUBMITS_PER_S", None, _rate)
+# --- accounts ---------------------------------------------------------------------------------------------------------
+
+BASE_URL, SUBMITS_PER_S, MAX_IN_FLIGHT = "BASE_URL", "SUBMITS_PER_S", "MAX_IN_FLIGHT"
+
+
+def _accounts(given: _Given, provider: Provider, *, sandbox: bool) -> dict[str, Account]:
+    """By id, the default one first."""
+    names = (DEFAULT, *_find_named(given, provider))
+    return {name: _account(given, provider, name, sandbox=sandbox) for name in names}
+
+
+def _find_named(given: _Given, provider: Provider) -> list[str]:
+    """The ids in `TASKHOOK_<PROVIDER>__<ACCOUNT>_<SETTING>`, sorted. A name without such an end stays unknown."""
+    secrets = provider.capabilities.secrets
+    ends = [BASE_URL, SUBMITS_PER_S, MAX_IN_FLIGHT, *(secret.setting for secret in secrets)]
+    ends += [secret.older_setting for secret in secrets if secret.older_setting]
+    prefix, found = setting_name(provider.id, DEFAULT, "_"), set[str]()
+    for name in given.names(prefix):
+        rest = name.removeprefix(prefix).removesuffix(IN_FILE)
+        fitting = [end for end in ends if rest.endswith(f"_{end}")]
+        if fitting:
+            account = rest.removesuffix(f"_{max(fitting, key=len)}").lower().replace("_", "-")
+            _check_account_id(name, account)
+            found.add(account)
+    return sorted(found)
+
+
+def _check_account_id(name: str, account: str) -> None:
+    if account == DEFAULT:
+        raise SettingsError(f"{name} names the default account: leave out the underscores and {DEFAULT.upper()}.")
+    if not ID_SHAPE.fullmatch(account):
+        raise SettingsError(f"{name} must name an account of letters and digits, beginning with a letter.")
+
+
+def _account(given: _Given, provider: Provider, name: str, *, sandbox: bool) -> Account:
+    able = provider.capabilities
+    prefix = setting_name(provider.id, name, "").removeprefix(PREFIX)
+    limits = SANDBOX_LIMITS if sandbox else able.limits
+    per_s = given.read(f"{prefix}{SUBMITS_PER_S}", None, _rate)
     if per_s is not None:
         submits = ceil(per_s)
         limits = msgspec.structs.replace(limits, submits=submits, window_s=submits / per_s)
-    max_in_flight = given.read(f"{name}_MAX_IN_FLIGHT", limits.max_in_flight, _count)
-    return ProviderSettings(
-        api_key=given.read(f"{name}_API_KEY", None, _header_safe),
-        base_url=given.read(f"{name}_BASE_URL", capabilities.base_url, _url),
-        hmac_key=given.read(f"{name}_HMAC_KEY", None, str) if provider == "fluxapi-ai" else None,
+    max_in_flight = given.read(f"{prefix}{MAX_IN_FLIGHT}", limits.max_in_flight, _count)
+    secrets = {secret.name: _secret(given, prefix, secret) for secret in able.secrets}
+    account = Account(
+        provider=provider.id,
+        id=name,
+        base_url=given.read(f"{prefix}{BASE_URL}", able.base_url, _url),
+        secrets={key: value for key, value in secrets.items() if value is not None},
         limits=msgspec.structs.replace(limits, max_in_flight=max_in_flight),
     )
+    return account if sandbox else _complete(account, able.secrets)
+
+
+def _secret(given: _Given, prefix: str, secret: Secret) -> str | None:
+    """Those of callbacks are never sent, so they may be any text."""
+    parse = str if secret.name == WEBHOOK_SECRET else _header_safe
+    value = given.read(f"{prefix}{secret.setting}", None, parse)
+    if secret.older_setting is None:
+        return value
+    older = given.read(f"{prefix}{secret.older_setting}", None, parse)
+    if value is not None and older is not None:
+        names = f"{PREFIX}{prefix}{secret.setting} and {PREFIX}{prefix}{secret.older_setting}"
+        raise SettingsError(f"{names} are both set: keep the first of them.")
+    return older if value is None else value
+
+
+def _complete(account: Account, secrets: Sequence[Secret]) -> Account:
+    """An account has every secret that its provider requires. A default one that has none is not configured."""
+    missing = [secret for secret in secrets if secret.required and secret.name not in account.secrets]
+    required = [secret for secret in secrets if secret.required]
+    if not missing:
+        return account
+    if account.id == DEFAULT and len(missing) == len(required):
+        return msgspec.structs.replace(account, secrets={})
+    names = " and ".join(setting_name(account.provider, account.id, secret.setting) for secret in missing)
+    raise SettingsError(f"{names} must be set, or the account {account.id} of {account.provider} can't be used.")
 
 
 def _check(settings: Settings) -> None:
@@ -389,15 +471,15 @@ def _signing_secret(text: str) -> str | None:
 # --- how it is shown --------------------------------------------------------------------------------------------------
 
 
-def _provider_items(provider: str, settings: ProviderSettings) -> list[tuple[str, str]]:
-    name = PREFIX + provider.replace("-", "_").upper()
-    items = [
-        (f"{name}_API_KEY", _hidden(settings.api_key)),
-        (f"{name}_BASE_URL", settings.base_url),
-        (f"{name}_SUBMITS_PER_S", f"{settings.limits.submits / settings.limits.window_s:g}"),
-        (f"{name}_MAX_IN_FLIGHT", str(settings.limits.max_in_flight)),
-    ]
-    return [*items, (f"{name}_HMAC_KEY", _hidden(settings.hmac_key))] if provider == "fluxapi-ai" else items
+def _account_items(provider: Provider, account: Account) -> list[tuple[str, str]]:
+    limits = account.limits
+    values = {secret.setting: _hidden(account.secrets.get(secret.name)) for secret in provider.capabilities.secrets}
+    values |= {
+        BASE_URL: account.base_url,
+        SUBMITS_PER_S: f"{limits.submits / limits.window_s:g}",
+        MAX_IN_FLIGHT: str(limits.max_in_flight),
+    }
+    return [(setting_name(account.provider, account.id, end), value) for end, value in values.items()]
 
 
 def _hidden(*secrets: str | None) -> str:

@@ -14,10 +14,12 @@ from typing import Any
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp
 
 from service.core import signing
+from service.core.account import DEFAULT, KEY, WEBHOOK_SECRET, Account
 from service.core.env import Env
 from service.core.ids import prefixed_uuid7
 from service.core.keys import RANDOM_BITS, render_key
@@ -31,8 +33,7 @@ from service.dashboard.sessions import Sessions
 from service.dashboard.site import Site
 from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
-from service.providers import PROVIDERS
-from service.providers.base import POLL_TIMEOUT_S, Access, Account
+from service.providers.base import POLL_TIMEOUT_S, Access, Provider
 from service.settings import Settings
 from service.store.bus import DELIVERIES, Bus, tasks_of
 from service.store.driver import Driver
@@ -153,7 +154,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> Parts:
-    env, metrics, bus = RealEnv(), Metrics(), Bus()
+    providers = _build_providers(settings, own_url)
+    accounts = [(name, account) for name, access in providers.items() for account in access.accounts]
+    env, metrics, bus = RealEnv(), Metrics(accounts), Bus()
     tracing = start_tracing(settings.tracing, settings.otel, metrics)
     stack.push_async_callback(tracing.close)
     driver = await stack.enter_async_context(open_store(settings))
@@ -171,8 +174,8 @@ async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> P
         driver=driver,
         writer=writer,
         bus=bus,
-        providers=_build_providers(settings, own_url),
-        tokens=CallbackTokens(settings.secret_keys, tuple(PROVIDERS)),
+        providers=providers,
+        tokens=CallbackTokens(settings.secret_keys, tuple(settings.registry)),
         guard=Guard(allow_private=settings.allow_private_networks, own_urls=own_urls),
         vault=Vault(settings.secret_keys),
         own_url=own_url,
@@ -185,19 +188,13 @@ def _tell_finished(metrics: Metrics, tracing: Tracing, task: Task) -> None:
 
 
 def _build_providers(settings: Settings, own_url: str) -> dict[str, Access]:
-    return {name: _build_access(settings, name, own_url) for name in PROVIDERS}
+    return {name: _build_access(settings, provider, own_url) for name, provider in settings.registry.items()}
 
 
-def _build_access(settings: Settings, name: str, own_url: str) -> Access:
-    provider, given = PROVIDERS[name], settings.providers[name]
-    able = provider.capabilities
-    account = None
+def _build_access(settings: Settings, provider: Provider, own_url: str) -> Access:
+    able, accounts = provider.capabilities, settings.usable_accounts(provider.id)
     if settings.sandbox:
-        path = "/v1" if able.base_url.endswith("/v1") else ""
-        base_url = f"{own_url}/sandbox/{name}{path}"
-        account = Account(provider=name, base_url=base_url, api_key=_sandbox_key(settings), hmac_key=given.hmac_key)
-    elif given.api_key:
-        account = Account(provider=name, base_url=given.base_url, api_key=given.api_key, hmac_key=given.hmac_key)
+        accounts = {id: _in_sandbox(settings, provider, account, own_url) for id, account in accounts.items()}
     policy = Policy(
         callbacks=able.callbacks and settings.public_url is not None,
         polling=able.polling,
@@ -209,7 +206,16 @@ def _build_access(settings: Settings, name: str, own_url: str) -> Access:
         submit_lease_s=able.submit_timeout_s + FROZEN_S + 10,
         poll_lease_s=POLL_TIMEOUT_S + FROZEN_S + 10,
     )
-    return Access(provider=provider, account=account, policy=policy, limits=given.limits)
+    return Access(provider=provider, accounts=accounts, policy=policy)
+
+
+def _in_sandbox(settings: Settings, provider: Provider, account: Account, own_url: str) -> Account:
+    """The simulator has one key and, for each provider, one secret that signs its callbacks."""
+    path = "/v1" if provider.capabilities.base_url.endswith("/v1") else ""
+    secrets = {KEY: _sandbox_key(settings)}
+    if webhook_secret := settings.accounts[provider.id][DEFAULT].webhook_secret:
+        secrets[WEBHOOK_SECRET] = webhook_secret
+    return replace(account, base_url=f"{own_url}/sandbox/{provider.id}{path}", secrets=secrets)
 
 
 def _sandbox_key(settings: Settings) -> str:
@@ -223,10 +229,10 @@ def build_lanes(parts: Parts, stack: AsyncExitStack) -> list[Lane[Any]]:
     stack.push_async_callback(poster.close)
     lanes = [_build_lane(parts, "deliveries", _build_deliveries(parts, poster), DELIVERIES_AT_ONCE, DELIVERIES)]
     urls = CallbackUrls(parts.settings.public_url, parts.tokens)
-    for name, access in parts.providers.items():
-        if access.account is not None:
-            work = _build_task_work(parts, access, access.account, client, urls)
-            lanes.append(_build_lane(parts, name, work, CALLS_AT_ONCE, tasks_of(name)))
+    for access in parts.providers.values():
+        for account in access.accounts.values():
+            work = _build_task_work(parts, access, account, client, urls)
+            lanes.append(_build_lane(parts, account.key, work, CALLS_AT_ONCE, tasks_of(account.key)))
     return lanes
 
 
@@ -276,8 +282,8 @@ def build_web(
     if settings.sandbox:
         from service.sandbox.app import Sandbox  # noqa: PLC0415 - and what draws its pictures
 
-        hmac_key = settings.providers["fluxapi-ai"].hmac_key
-        sandbox = Sandbox(f"{parts.own_url}/sandbox", key=_sandbox_key(settings), hmac_key=hmac_key)
+        secrets = {name: accounts[DEFAULT].webhook_secret for name, accounts in settings.accounts.items()}
+        sandbox = Sandbox(f"{parts.own_url}/sandbox", key=_sandbox_key(settings), webhook_secrets=secrets)
         stack.push_async_callback(sandbox.close)
         mounts.append(Mount("/sandbox", Limited(sandbox.app, Slots(settings.max_requests, "sandbox requests"))))
     return build_app(_build_context(parts, stopping, worker_alive), mounts, partial(_build_pages, parts))

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from service.providers.acedata import Acedata
+from service.providers.base import Secret
+from service.providers.registry import register
 from service.settings import SANDBOX_LIMITS, SettingsError, load
 
 NEEDED = {"TASKHOOK_SECRET_KEYS": "k2,k1", "TASKHOOK_API_KEYS": "a"}
@@ -45,17 +49,55 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
 
 def test_the_sandbox_needs_no_keys_and_may_call_private_networks() -> None:
     settings = load({"TASKHOOK_SANDBOX": "true"}, None)
-    assert settings.allow_private_networks and settings.providers["acedata"].limits == SANDBOX_LIMITS
+    assert settings.allow_private_networks and settings.accounts["acedata"]["default"].limits == SANDBOX_LIMITS
     assert not load({"TASKHOOK_SANDBOX": "1", "TASKHOOK_ALLOW_PRIVATE_NETWORKS": "no"}, None).allow_private_networks
 
 
 def test_account_limits_can_be_set() -> None:
     given = {**NEEDED, "TASKHOOK_ACEDATA_SUBMITS_PER_S": "0.5", "TASKHOOK_ACEDATA_MAX_IN_FLIGHT": "3"}
-    limits = load(given, None).providers["acedata"].limits
+    limits = load(given, None).accounts["acedata"]["default"].limits
     assert (limits.submits, limits.window_s, limits.max_in_flight) == (1, 2, 3)
     given = {**NEEDED, "TASKHOOK_FLUXAPI_AI_SUBMITS_PER_S": "5"}
-    limits = load(given, None).providers["fluxapi-ai"].limits
+    limits = load(given, None).accounts["fluxapi-ai"]["default"].limits
     assert (limits.submits, limits.window_s) == (5, 1)
+
+
+def test_a_named_account_takes_nothing_from_the_default_one(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("k-night\n")
+    given = {
+        "TASKHOOK_FLUXAPI_AI_API_KEY": "k-default",
+        "TASKHOOK_FLUXAPI_AI_BASE_URL": "https://gateway.example",
+        "TASKHOOK_FLUXAPI_AI__BATCH_API_KEY": "k-batch",
+        "TASKHOOK_FLUXAPI_AI__BATCH_WEBHOOK_SECRET": "whs",
+        "TASKHOOK_FLUXAPI_AI__BATCH_MAX_IN_FLIGHT": "7",
+        "TASKHOOK_FLUXAPI_AI__TEAM_2_NIGHT_API_KEY_FILE": str(file),
+    }
+    settings = load({**NEEDED, **given}, None)
+    found = settings.usable_accounts("fluxapi-ai")
+    assert [account.api_key for account in found.values()] == ["k-default", "k-batch", "k-night"]
+    assert list(found) == ["default", "batch", "team-2-night"] and settings.unknown == ()
+    batch = found["batch"]
+    assert (batch.key, batch.base_url) == ("fluxapi-ai:batch", "https://api.fluxapi.ai")
+    assert (batch.webhook_secret, batch.limits.max_in_flight) == ("whs", 7)
+    assert found["default"].webhook_secret is None and settings.usable_accounts("acedata") == {}
+    shown = dict(settings.public_items())
+    assert shown["TASKHOOK_FLUXAPI_AI__BATCH_API_KEY"] == "(hidden)"
+    assert shown["TASKHOOK_FLUXAPI_AI__TEAM_2_NIGHT_MAX_IN_FLIGHT"] == "100"
+
+
+def test_the_former_name_of_a_webhook_secret_is_accepted() -> None:
+    given = {**NEEDED, "TASKHOOK_FLUXAPI_AI_API_KEY": "k", "TASKHOOK_FLUXAPI_AI_HMAC_KEY": "whs"}
+    assert load(given, None).accounts["fluxapi-ai"]["default"].webhook_secret == "whs"
+
+
+def test_a_provider_whose_setting_would_be_another_stops_the_start() -> None:
+    class Clashing(Acedata):
+        id = "secret"
+        capabilities = replace(Acedata.capabilities, secrets=(Secret(name="keys"),))
+
+    with pytest.raises(SettingsError, match="TASKHOOK_SECRET_KEYS would have two meanings"):
+        load(NEEDED, None, build=lambda: register([Clashing()]))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +141,20 @@ def test_account_limits_can_be_set() -> None:
         ({**NEEDED, "TASKHOOK_ACEDATA_SUBMITS_PER_S": "0"}, "TASKHOOK_ACEDATA_SUBMITS_PER_S must be a number from"),
         ({**NEEDED, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT": "0"}, "TASKHOOK_ACEDATA_MAX_IN_FLIGHT must be a whole number"),
         ({**NEEDED, "TASKHOOK_ACEDATA_API_KEY": "a\nb"}, "TASKHOOK_ACEDATA_API_KEY must be printable"),
+        (
+            {**NEEDED, "TASKHOOK_ACEDATA__BATCH_MAX_IN_FLIGHT": "2"},
+            "TASKHOOK_ACEDATA__BATCH_API_KEY must be set, or the account batch of acedata can't be used",
+        ),
+        (
+            {**NEEDED, "TASKHOOK_ACEDATA__DEFAULT_API_KEY": "k"},
+            "DEFAULT_API_KEY names the default account: leave",
+        ),
+        ({**NEEDED, "TASKHOOK_ACEDATA__2ND_API_KEY": "k"}, "TASKHOOK_ACEDATA__2ND_API_KEY must name an account of"),
+        ({**NEEDED, "TASKHOOK_ACEDATA__A__B_API_KEY": "k"}, "TASKHOOK_ACEDATA__A__B_API_KEY must name an account of"),
+        (
+            {**NEEDED, "TASKHOOK_FLUXAPI_AI_HMAC_KEY": "a", "TASKHOOK_FLUXAPI_AI_WEBHOOK_SECRET": "b"},
+            "TASKHOOK_FLUXAPI_AI_WEBHOOK_SECRET and TASKHOOK_FLUXAPI_AI_HMAC_KEY are both set: keep the first",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(given: dict[str, str], line: str) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import get_args
 
 from scripts.site.tables import code, codes, render_table
+from service.core.account import Limits
 from service.core.observation import Observation
-from service.providers import PROVIDERS
-from service.providers.base import Capabilities, Limits, Model, Option, Provider
+from service.providers.base import Capabilities, Model, Option, Provider
 from service.providers.checks import describe_pixels
+from service.providers.registry import build_registry
 from service.providers.replies import CODE_BY_STATUS
 
 DAY_S = 24 * 3600
+PROVIDERS = build_registry()
 
 
 def render_part(provider_id: str, part: str) -> str:

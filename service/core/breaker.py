@@ -26,7 +26,7 @@ PROBE_LEASE_S = 100.0
 class AccountCall(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one call for the breaker: `answered` if the provider itself answered, also to refuse the task."""
 
-    provider: str
+    account: str
     kind: CallKind
     answered: bool
 

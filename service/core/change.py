@@ -36,9 +36,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """Pause the whole account until then."""
+    """Pause the whole account, named by its key, until then."""
 
-    provider: str
+    account: str
     until: datetime
 
 

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from service.core.account import DEFAULT
 from service.core.times import rfc3339
 
 EventType = Literal[
@@ -38,7 +39,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str | None = None
     provider: str | None = None
     model: str | None = None
-    account: str = "default"
+    account: str = DEFAULT
     metadata: dict[str, str] = {}
     webhook_url: str | None = None
     subject_id: str | None = None

@@ -295,7 +295,7 @@ def _try_again(task: Task, observation: NotSent | Throttled, env: Env) -> Change
         setback = task.setback  # an earlier submit may still have been charged
     wait_s = max(env.jitter(submit_backoff_s(task.submits)), observation.retry_after_s or 0.0)
     due_at = after(env.now(), wait_s)
-    pauses = (Pause(provider=task.provider, until=due_at),) if throttled or observation.retry_after_s else ()
+    pauses = (Pause(account=task.account_key, until=due_at),) if throttled or observation.retry_after_s else ()
     task = replace(task, step="submit", setback=setback, due_at=min(due_at, task.deadline_at))
     kind, next_in_s = f"submit.{tag_of(observation)}", round(wait_s, 1)
     task, entries = _note(task, env, kind, reason=observation.reason, next_in_s=next_in_s)
@@ -315,7 +315,7 @@ def _keep_waiting(task: Task, observation: Observation, via: Via, env: Env, poli
     wait_s = policy.next_wait_s(task.wait_s)
     due_at = after(now, max(env.jitter(wait_s), getattr(observation, "retry_after_s", None) or 0.0))
     asked = isinstance(observation, Throttled) or getattr(observation, "retry_after_s", None)
-    pauses = (Pause(provider=task.provider, until=due_at),) if asked else ()
+    pauses = (Pause(account=task.account_key, until=due_at),) if asked else ()
     task = replace(task, wait_s=wait_s, due_at=min(due_at, task.deadline_at))
     return Change(tasks=(task,), timeline=entries, pauses=pauses)
 
@@ -419,6 +419,7 @@ def _event(task: Task, env: Env, kind: EventType, webhook_url: str | None = None
         task_id=task.id,
         provider=task.provider,
         model=task.model,
+        account=task.account,
         metadata=task.metadata,
         webhook_url=webhook_url,
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from service.core.account import DEFAULT, account_key
 from service.core.trace import TraceContext
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
@@ -155,6 +156,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     erased_at: datetime | None = None
     trace: TraceContext | None = None
+    account: str = DEFAULT
 
     def __repr__(self) -> str:
         return f"Task(id={self.id!r}, status={self.status!r}, step={self.step!r})"
@@ -162,3 +164,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def account_key(self) -> str:
+        return account_key(self.provider, self.account)

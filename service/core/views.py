@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from service.core.account import DEFAULT
 from service.core.change import Entry
 from service.core.delivery import Attempt, Delivery, DeliveryStatus, Endpoint, EndpointFilter, Format, Held
 from service.core.event import EventType
@@ -40,6 +41,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["task"] = "task"
     status: Status
     provider: str
+    account: str = DEFAULT
     model: str
     provider_task_id: str | None
     input: InputView
@@ -60,6 +62,7 @@ def view_task(task: Task) -> TaskView:
         id=task.id,
         status=task.status,
         provider=task.provider,
+        account=task.account,
         model=task.model,
         provider_task_id=task.provider_task_id,
         input={} if task.erased_at else task.input,

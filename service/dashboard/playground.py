@@ -111,4 +111,4 @@ def _origin(visit: Visit) -> str:
 def _usable(visit: Visit) -> dict[str, tuple[Model, ...]]:
     """The models of each provider that is configured."""
     found = visit.web.providers
-    return {name: one.provider.capabilities.models for name, one in found.items() if one.account is not None}
+    return {name: one.provider.capabilities.models for name, one in found.items() if one.is_configured}

@@ -1,6 +1,7 @@
 """The search box of the task list: `name:value` narrows by columns, `key=value` by metadata, the rest by prompt."""
 
 import re
+from collections.abc import Container
 from datetime import datetime
 from typing import get_args
 
@@ -65,8 +66,8 @@ class _Reader:
             self.words.append(value)
 
 
-def read_search(text: str, status: str = "", provider: str = "") -> Asked:
-    """`status` and `provider` are the selects beside the box; a token in it wins."""
+def read_search(text: str, known: Container[str], status: str = "", provider: str = "") -> Asked:
+    """`known` are the providers; `status` and `provider` are the selects beside the box; a token in it wins."""
     reader = _Reader()
     reader.read(text[:TEXT_MAX])
     beside = {"status": status, "provider": provider}
@@ -77,7 +78,7 @@ def read_search(text: str, status: str = "", provider: str = "") -> Asked:
     times = {name: _time(given, name, wrong) for name in ("after", "before")}
     task_id = given.pop("id", None) or next((word for word in reader.words if ID_SHAPES["task"].fullmatch(word)), None)
     words = tuple(word for word in reader.words if word != task_id)[:WORDS_MAX]
-    named, model = read_model(given.get("model"), given.get("provider"))
+    named, model = read_model(given.get("model"), given.get("provider"), known)
     wanted = TaskFilter(
         status=given.get("status"),
         provider=named,

@@ -8,9 +8,10 @@ from statistics import quantiles
 
 import msgspec
 
+from service.core.account import Limits
 from service.core.times import from_ms
 from service.dashboard.drawing import Column
-from service.providers.base import Access, Limits
+from service.providers.base import Access
 from service.store.figures import Load
 from service.store.pulse import MINUTE_MS, Waiting
 from service.store.reads import Reads
@@ -76,7 +77,7 @@ class Statistics:
         self._clock = clock
         self._providers = tuple(providers)
         self._limits: dict[str, Limits] = {
-            name: access.limits for name, access in providers.items() if access.account is not None
+            one.key: one.limits for access in providers.values() for one in access.accounts.values()
         }
         self._minutes: dict[str, dict[int, Counter[str]]] = {name: {} for name in self._providers}
         self._created = Counter[int]()

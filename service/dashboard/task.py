@@ -56,7 +56,7 @@ async def _endpoints(visit: Visit) -> dict[str, Endpoint]:
 
 def _polls(visit: Visit, task: TaskView) -> bool:
     access = visit.web.providers.get(task.provider)
-    return access is not None and access.account is not None and access.policy.polling
+    return access is not None and task.account in access.accounts and access.policy.polling
 
 
 async def cancel(visit: Visit) -> Answer:

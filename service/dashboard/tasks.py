@@ -35,7 +35,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 async def show(visit: Visit) -> Answer:
     given = {name: visit.query.get(name, "") for name in FILTERS}
-    asked = read_search(given["q"], given["status"], given["provider"])
+    asked = read_search(given["q"], visit.web.providers, given["status"], given["provider"])
     if asked.task_id is not None and asked.task_id in given["q"] and not asked.words:
         found = await _find_one(visit, asked.task_id)
         if found.tasks and given["q"].strip() in (asked.task_id, f"id:{asked.task_id}"):

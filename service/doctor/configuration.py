@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from service.core.tokens import CallbackTokens
 from service.doctor.finding import Finding, fail, ok, skipped, warn
 from service.outbound.guard import LOCALHOST, forbidden_reason
-from service.providers import PROVIDERS
 from service.settings import Settings
 
 KEY_MIN, KEY_GOOD = 16, 32
@@ -33,8 +32,8 @@ def callback_providers(settings: Settings) -> list[str]:
     """Those in use that call back."""
     return [
         name
-        for name, provider in PROVIDERS.items()
-        if provider.capabilities.callbacks and (settings.sandbox or settings.providers[name].api_key)
+        for name, provider in settings.registry.items()
+        if provider.capabilities.callbacks and settings.usable_accounts(name)
     ]
 
 
@@ -154,7 +153,7 @@ def _check_private_networks(settings: Settings) -> Finding:
 def _check_providers(settings: Settings) -> Finding:
     if settings.sandbox:
         return skipped("providers", "All are simulated.")
-    configured = [name for name, given in settings.providers.items() if given.api_key]
+    configured = [one.key for name in settings.registry for one in settings.usable_accounts(name).values()]
     if not configured:
         return fail("providers", "None is configured, so no task can be made.", "Set the API key of one at least.")
     return ok("providers", f"Configured: {', '.join(configured)}.")
@@ -165,6 +164,6 @@ def forged_and_unknown(settings: Settings, provider: str) -> tuple[str, str]:
 
     Its id is nil, which no version 7 can be: so it moves nothing, whoever sees it.
     """
-    genuine = CallbackTokens(settings.secret_keys, tuple(PROVIDERS)).sign(provider, "task_" + "0" * 32)
+    genuine = CallbackTokens(settings.secret_keys, tuple(settings.registry)).sign(provider, "task_" + "0" * 32)
     swapped = "A" if genuine[-2] != "A" else "B"
     return genuine[:-2] + swapped + genuine[-1], genuine

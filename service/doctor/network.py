@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from service.core.account import Account, setting_name
 from service.core.observation import NotFound, Pending, Throttled
 from service.doctor.configuration import callback_providers, forged_and_unknown
 from service.doctor.finding import Finding, fail, ok, skipped, warn
-from service.providers import PROVIDERS
-from service.providers.base import Account, HttpReply, HttpRequest, Provider
+from service.providers.base import HttpReply, HttpRequest, Provider
 from service.providers.replies import decode_object
 from service.settings import Settings
 
@@ -102,8 +102,8 @@ def describe(error: Exception) -> str:
 
 def check_network(settings: Settings, clocks: list[Clock], now: Callable[[], datetime]) -> Iterator[Finding]:
     with closing(Caller(clocks, now)) as caller:
-        for name in PROVIDERS:
-            yield _check_provider(settings, name, caller)
+        for provider in settings.registry.values():
+            yield from _check_provider(settings, provider, caller)
         yield _check_way_back(settings, caller)
     yield _check_certificate(settings.public_url, now)
 
@@ -197,27 +197,28 @@ def judge_certificate(days: float) -> Finding:
 # --- the providers ----------------------------------------------------------------------------------------------------
 
 
-def _check_provider(settings: Settings, name: str, caller: Caller) -> Finding:
-    given, provider = settings.providers[name], PROVIDERS[name]
+def _check_provider(settings: Settings, provider: Provider, caller: Caller) -> Iterator[Finding]:
+    accounts = settings.usable_accounts(provider.id)
     if settings.sandbox:
-        return skipped(name, "Simulated by the sandbox.")
-    if not given.api_key:
-        return skipped(name, "Not configured.")
-    if not provider.capabilities.polling:
-        return skipped(name, NOT_CHECKED)
-    account = Account(provider=name, base_url=given.base_url, api_key=given.api_key, hmac_key=given.hmac_key)
-    said = caller.send(provider.build_poll(NO_TASK, account), f"{name}'s")
-    return judge_provider(provider, said, given.base_url)
+        yield skipped(provider.id, "Simulated by the sandbox.")
+    elif not accounts:
+        yield skipped(provider.id, "Not configured.")
+    elif not provider.capabilities.polling:
+        yield skipped(provider.id, NOT_CHECKED)
+    else:
+        for account in accounts.values():
+            said = caller.send(provider.build_poll(NO_TASK, account), f"{provider.id}'s")
+            yield judge_provider(provider, account, said)
 
 
-def judge_provider(provider: Provider, said: Said, base_url: str) -> Finding:
+def judge_provider(provider: Provider, account: Account, said: Said) -> Finding:
     """The answer to a question for a task that is not there, which costs nothing and needs the key."""
-    name = provider.id
+    name = account.key
     if said.error:
         advice = "Check this machine's way out, its name servers and firewall."
-        return fail(name, f"{base_url} can't be reached ({said.error}).", advice)
+        return fail(name, f"{account.base_url} can't be reached ({said.error}).", advice)
     if said.status == 401 or (decode_object(said.body) or {}).get("code") == 401:
-        setting = f"TASKHOOK_{name.replace('-', '_').upper()}_API_KEY"
+        setting = setting_name(account.provider, account.id, "API_KEY")
         return fail(name, "It refuses the key.", f"Correct {setting}.")
     if said.status == 403:
         says = "It answers 403: the key lacks a right, the account is disabled or has no balance."

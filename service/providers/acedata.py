@@ -14,6 +14,7 @@ status means several things. Where the pages contradict each other:
 
 from typing import Any
 
+from service.core.account import Account, Limits
 from service.core.observation import (
     Accepted,
     Failed,
@@ -28,11 +29,9 @@ from service.core.observation import (
 from service.core.problems import FieldError
 from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
 from service.providers.base import (
-    Account,
     Capabilities,
     HttpReply,
     HttpRequest,
-    Limits,
     Model,
     PixelRange,
     build_call,

@@ -8,13 +8,11 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from service.core.masking import mask, mask_body, repair_escapes
+from service.core.account import KEY, Account, Limits
 from service.core.observation import Observation
 from service.core.problems import FieldError
 from service.core.schedule import Policy
 from service.core.task import Task, TaskInput
-from service.core.tokens import hide_tokens
-from service.providers.foreign_json import repair_json
 
 USER_AGENT = f"Taskhook/{version('taskhook')}"
 POLL_TIMEOUT_S = 30.0
@@ -61,12 +59,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[Option, ...] = ()
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one account may do: `submits` in any `window_s`, and tasks in flight."""
+class Secret(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential of an account. `older_setting` ends the name of a setting that is accepted in place of the new."""
 
-    submits: int
-    window_s: float
-    max_in_flight: int
+    name: str
+    required: bool = True
+    older_setting: str | None = None
+
+    @property
+    def setting(self) -> str:
+        """The end of its setting's name."""
+        return "API_KEY" if self.name == KEY else self.name.upper()
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,39 +85,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     result_life_s: float | None
     reserved_options: frozenset[str]
     """Fields of the request body that Taskhook sets itself, so no option may name them."""
+    secrets: tuple[Secret, ...] = (Secret(name=KEY),)
+    """What an account needs; it exists once every required one is set."""
 
     def model(self, name: str) -> Model | None:
         return next((model for model in self.models if model.name == name), None)
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """Our access to one provider; its keys never show in a repr."""
-
-    provider: str
-    base_url: str
-    api_key: str
-    hmac_key: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Account(provider={self.provider!r}, base_url={self.base_url!r})"
-
-    def clean(self, body: bytes) -> bytes:
-        """Return the body as standard JSON without our keys and callback token, which a provider may echo.
-
-        A valid body without secrets stays byte for byte.
-        """
-        return mask_body(repair_escapes(repair_json(body)), hide_tokens, self._secrets)
-
-    def clean_header(self, value: str) -> str:
-        hidden = hide_tokens(value.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
-        return mask(hidden, self._secrets)
-
-    @property
-    def _secrets(self) -> list[str]:
-        return [key for key in (self.api_key, self.hmac_key) if key]
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("provider", self.provider), ("base_url", self.base_url)]
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,9 +191,12 @@ def _children(value: Any) -> list[Any]:
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider as it is used here; without an account it is not configured."""
+    """One provider as it is used here, with its accounts by id; without one it is not configured."""
 
     provider: Provider
-    account: Account | None
+    accounts: Mapping[str, Account]
     policy: Policy
-    limits: Limits
+
+    @property
+    def is_configured(self) -> bool:
+        return bool(self.accounts)

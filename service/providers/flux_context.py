@@ -7,10 +7,11 @@ come, other errors than 402 look like 402's, the ratios of the Kontext models be
 from typing import Any
 from urllib.parse import quote
 
+from service.core.account import Account, Limits
 from service.core.observation import Accepted, Failed, NotFound, Observation, Pending, Succeeded, Unreadable
 from service.core.problems import FieldError
 from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
-from service.providers.base import Account, Capabilities, HttpReply, HttpRequest, Limits, Model, build_call, json_body
+from service.providers.base import Capabilities, HttpReply, HttpRequest, Model, build_call, json_body
 from service.providers.checks import check_declared
 from service.providers.foreign import error_code, error_text, read_link
 from service.providers.replies import (

@@ -12,6 +12,7 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+from service.core.account import KEY, WEBHOOK_SECRET, Account, Limits
 from service.core.observation import (
     Accepted,
     Failed,
@@ -27,13 +28,12 @@ from service.core.observation import (
 from service.core.problems import FieldError
 from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
 from service.providers.base import (
-    Account,
     Capabilities,
     HttpReply,
     HttpRequest,
-    Limits,
     Model,
     Option,
+    Secret,
     build_call,
     json_body,
 )
@@ -116,6 +116,7 @@ class FluxapiAi:
         reserved_options=frozenset(
             {"prompt", "model", "aspectRatio", "outputFormat", "inputImage", "enableTranslation", "callBackUrl"}
         ),
+        secrets=(Secret(name=KEY), Secret(name=WEBHOOK_SECRET, required=False, older_setting="HMAC_KEY")),
     )
 
     def check(self, model: Model, task_input: TaskInput) -> list[FieldError]:
@@ -173,7 +174,7 @@ class FluxapiAi:
         envelope = decode_object(request.body)
         places = _task_ids(envelope or {})
         task_id = next((task_id for task_id in map(read_task_id, places) if task_id), None)
-        if account.hmac_key and not _is_signed(request, account.hmac_key, task_id):
+        if account.webhook_secret and not _is_signed(request, account.webhook_secret, task_id):
             return Unverified(reason="the signature over the task id is missing, wrong, or more than 300 s off")
         code = read_int((envelope or {}).get("code"))
         if envelope is None or code is None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 
+from service.core.account import Account, Limits
 from service.core.observation import Failed, Observation, Succeeded, Throttled, Unreadable
 from service.core.problems import FieldError
 from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
-from service.providers.base import Account, Capabilities, HttpReply, HttpRequest, Limits, Model, build_call, json_body
+from service.providers.base import Capabilities, HttpReply, HttpRequest, Model, build_call, json_body
 from service.providers.checks import PIXELS, check_declared
 from service.providers.foreign import error_text
 from service.providers.replies import (

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.applications import Starlette
@@ -28,8 +29,8 @@ class Sandbox:
     """All the simulated providers under one URL.
 
     `base_url` is where `app` is mounted; picture URLs are built from it. A job takes `job_seconds`. If `key` is given,
-    only that bearer key is accepted; otherwise any key that does not start with `bad-`. If `hmac_key` is given, the
-    callbacks of fluxapi-ai are signed. The newest `max_jobs` jobs are kept.
+    only that bearer key is accepted; otherwise any key that does not start with `bad-`. Callbacks
+    of a provider in `webhook_secrets` are signed. The newest `max_jobs` jobs are kept.
     """
 
     def __init__(
@@ -39,14 +40,14 @@ class Sandbox:
         job_seconds: float = 1.5,
         key: str | None = None,
         max_jobs: int = 20_000,
-        hmac_key: str | None = None,
+        webhook_secrets: Mapping[str, str | None] | None = None,
     ) -> None:
         self._studio = Studio()
         self.site = Site(
             base_url=base_url.rstrip("/"),
             job_seconds=job_seconds,
             key=key,
-            hmac_key=hmac_key,
+            webhook_secrets=webhook_secrets or {},
             jobs=Jobs(max_jobs),
             courier=Courier(),
             submits=Tally(),

@@ -130,10 +130,11 @@ class FluxapiAi(Simulator):
 
     def callback_headers(self, task_id: str) -> dict[str, str]:
         """The signature covers the task id and the time, never the body (kie.ai webhook verification guide)."""
-        if self.site.hmac_key is None:
+        secret = self.site.webhook_secrets.get(self.id)
+        if secret is None:
             return {}
         timestamp = str(int(time.time()))
-        digest = hmac.digest(self.site.hmac_key.encode(), f"{task_id}.{timestamp}".encode(), hashlib.sha256)
+        digest = hmac.digest(secret.encode(), f"{task_id}.{timestamp}".encode(), hashlib.sha256)
         return {"X-Webhook-Timestamp": timestamp, "X-Webhook-Signature": base64.b64encode(digest).decode()}
 
 

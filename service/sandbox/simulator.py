@@ -5,7 +5,7 @@ import hmac
 import json
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -35,7 +35,7 @@ class Site:
     base_url: str
     job_seconds: float
     key: str | None
-    hmac_key: str | None
+    webhook_secrets: Mapping[str, str | None]
     jobs: Jobs
     courier: Courier
     submits: Tally

@@ -166,7 +166,7 @@ class Batch:
                 self.topics.add(task.id)
                 self.finished.append(task)
             elif not task.is_final and task.due_at is not None and task.due_at <= self.env.now():
-                self.topics.add(tasks_of(task.provider))
+                self.topics.add(tasks_of(task.account_key))
         for delivery in change.deliveries:
             self.put_delivery(delivery)
         for endpoint in change.endpoints:
@@ -341,19 +341,19 @@ class Batch:
         insert into limits (name, paused_ms, used) values (?, ?, '{}') on conflict (name) do update set paused_ms =
           case when excluded.paused_ms > limits.paused_ms then excluded.paused_ms else limits.paused_ms end
         """
-        await self._many(sql, sorted((pause.provider, to_ms(pause.until)) for pause in self._pauses))
+        await self._many(sql, sorted((pause.account, to_ms(pause.until)) for pause in self._pauses))
 
     async def _write_calls(self) -> None:
         """What calls told about their accounts; where all is well that is one read, and no lock."""
-        for provider in sorted({call.provider for call in self._calls}):
-            calls = [call for call in self._calls if call.provider == provider]
-            before = await self._breaker(provider, "")
+        for account in sorted({call.account for call in self._calls}):
+            calls = [call for call in self._calls if call.account == account]
+            before = await self._breaker(account, "")
             if after_calls(before, calls, self.env) != before:
-                after = after_calls(await self._breaker(provider, self.driver.for_update), calls, self.env)
-                await self.session.execute(rows.UPSERT_BREAKER, (provider, rows.breaker_to_text(after)))
+                after = after_calls(await self._breaker(account, self.driver.for_update), calls, self.env)
+                await self.session.execute(rows.UPSERT_BREAKER, (account, rows.breaker_to_text(after)))
 
-    async def _breaker(self, provider: str, lock: str) -> Breaker:
-        found = await self.session.fetch(f"select breaker from limits where name = ? {lock}", (provider,))
+    async def _breaker(self, account: str, lock: str) -> Breaker:
+        found = await self.session.fetch(f"select breaker from limits where name = ? {lock}", (account,))
         return rows.breaker_from_text(found[0][0]) if found else Breaker()
 
     async def _many(self, sql: str, values: list[tuple[Any, ...]]) -> None:

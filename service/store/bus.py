@@ -9,9 +9,9 @@ EVENTS = "events"
 DELIVERIES = "deliveries"
 
 
-def tasks_of(provider: str) -> str:
-    """The topic of tasks of this provider that are due at once."""
-    return f"tasks:{provider}"
+def tasks_of(account: str) -> str:
+    """The topic of tasks of this account, named by its key, that are due at once."""
+    return f"tasks:{account}"
 
 
 class Bell:

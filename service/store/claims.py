@@ -6,6 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from service.core import breaker, delivering, lifecycle
+from service.core.account import Limits
 from service.core.breaker import Breaker, CallKind
 from service.core.delivery import WEBHOOK_MAX_IN_FLIGHT, Delivery, Endpoint
 from service.core.limits import Window
@@ -14,7 +15,6 @@ from service.core.task import Task
 from service.core.times import after, from_ms, to_ms
 from service.core.trace import TraceContext
 from service.core.unanswered import Hindrance
-from service.providers.base import Limits
 from service.store import faults, rows
 from service.store.batch import Batch
 from service.store.driver import ReadSession, Row, Session
@@ -76,6 +76,7 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
+# Of one account, by its key.
 IN_FLIGHT = f"provider = ? and {FLYING}"
 WAITING = "provider = ? and step = 'submit'"
 EXPIRING = f"{WAITING} and deadline_ms >= 0"
@@ -97,20 +98,37 @@ _LAST_POLL = f"select min(deadline_ms) from tasks where {IN_FLIGHT}"
 _read_used = msgspec.json.Decoder(dict[int, int]).decode
 
 
-async def next_due_task(session: ReadSession, provider: str) -> datetime | None:
-    """When this provider's earliest task is due: a look at two indexes, so that an idle worker writes nothing."""
-    found = await session.fetch(f"select ({_NEXT_SUBMIT}), ({_NEXT_FLYING})", (provider, provider))
+_ACCOUNT_KEYS = """
+with recursive found (name) as (
+  select (select provider from tasks order by provider limit 1)
+  union all
+  select (select t.provider from tasks t where t.provider > found.name order by t.provider limit 1) from found
+  where found.name is not null
+)
+select name from found where name is not null
+"""
+"""One step in an index for each account."""
+
+
+async def account_keys(session: ReadSession) -> list[str]:
+    """The accounts that have tasks, also those that are configured no more."""
+    return [name for (name,) in await session.fetch(_ACCOUNT_KEYS)]
+
+
+async def next_due_task(session: ReadSession, account: str) -> datetime | None:
+    """When this account's earliest task is due: a look at two indexes, so that an idle worker writes nothing."""
+    found = await session.fetch(f"select ({_NEXT_SUBMIT}), ({_NEXT_FLYING})", (account, account))
     submit_ms, flying_ms = found[0]
     return _earliest(submit_ms, flying_ms)
 
 
-async def claim_due_tasks(batch: Batch, provider: str, policy: Policy, limits: Limits, free: int) -> TaskClaim:
+async def claim_due_tasks(batch: Batch, name: str, policy: Policy, limits: Limits, free: int) -> TaskClaim:
     """Begins what is due, at most `free` tasks. Polls come first: they end tasks and so make room for submits."""
     now = batch.env.now()
-    if not await batch.driver.take_turn(batch.session, provider):
+    if not await batch.driver.take_turn(batch.session, name):
         return TaskClaim(tasks=[], next_due_at=after(now, TURN_S))
-    account = await read_account(batch.session, provider, limits)
-    claim = _Claim(batch, provider, policy, account)
+    account = await read_account(batch.session, name, limits)
+    claim = _Claim(batch, name, policy, account)
     if account.breaker.is_due(now) and account.paused_until <= now:
         await claim.probe(limits)
     await claim.begin_flying(free)
@@ -126,9 +144,9 @@ async def claim_due_tasks(batch: Batch, provider: str, policy: Policy, limits: L
 class _Claim:
     """One claim on its way. A row that can't be begun is put aside and stops no other."""
 
-    def __init__(self, batch: Batch, provider: str, policy: Policy, account: AccountState) -> None:
+    def __init__(self, batch: Batch, name: str, policy: Policy, account: AccountState) -> None:
         self.account = account
-        self.provider = provider
+        self.name = name
         self.begun: list[Task] = []
         self.taken = 0
         self.now = batch.env.now()
@@ -145,7 +163,7 @@ class _Claim:
         if found and await self._begin(found):
             tried = breaker.probe(self.account.breaker, self._batch.env)
             self.account = replace(self.account, breaker=tried)
-            await save_breaker(self._batch.session, self.provider, tried)
+            await save_breaker(self._batch.session, self.name, tried)
 
     async def begin_flying(self, free: int) -> None:
         """While the account rests, the only polls are the last ones of their tasks."""
@@ -164,7 +182,7 @@ class _Claim:
         sent = sum(task.step == "sending" for task in self.begun)
         if sent:
             self.account = replace(self.account, window=self.account.window.take(sent, self.now))
-            await _save_window(self._batch.session, self.provider, self.account.window)
+            await _save_window(self._batch.session, self.name, self.account.window)
         if room < free:
             taken = self.taken
             await self._begin(await self._fetch(_EXPIRED_SUBMITS, now_ms, EXPIRE_MAX))
@@ -176,18 +194,18 @@ class _Claim:
         polls_at = account.opens_at("poll", now)
         submits_at = max(account.opens_at("submit", now), after(now, account.window.opens_in_s(now)))
         submits_at = max(submits_at, after(now, ROOM_S)) if is_full else submits_at
-        found = await self._batch.session.fetch(_NEXT, (self.provider,) * 3)
+        found = await self._batch.session.fetch(_NEXT, (self.name,) * 3)
         due_ms, deadline_ms, flying_ms = found[0]
         if due_ms is not None:
             due_ms = min(max(due_ms, to_ms(submits_at)), deadline_ms)
         if flying_ms is not None and account.shuts("poll", now):
-            last_ms = (await self._batch.session.fetch(_LAST_POLL, (self.provider,)))[0][0]
+            last_ms = (await self._batch.session.fetch(_LAST_POLL, (self.name,)))[0][0]
             flying_ms = max(flying_ms, min(last_ms, to_ms(max(polls_at, after(now, ROOM_S)))))
         return _earliest(due_ms, flying_ms)
 
     async def _fetch(self, sql: str, *params: int) -> list[Row]:
         sql = f"{sql} {self._batch.driver.skip_locked('tasks')}"
-        return await self._batch.session.fetch(sql, (self.provider, *params))
+        return await self._batch.session.fetch(sql, (self.name, *params))
 
     async def _begin(self, found: list[Row]) -> int:
         """How many of them began. One that a probe took is still due in the database, and is not taken twice."""
@@ -206,9 +224,9 @@ class _Claim:
         return len(self.begun) - before
 
 
-async def read_account(session: ReadSession, provider: str, limits: Limits) -> AccountState:
+async def read_account(session: ReadSession, name: str, limits: Limits) -> AccountState:
     window = Window(limit=limits.submits, window_s=limits.window_s)
-    found = await session.fetch("select paused_ms, used, breaker from limits where name = ?", (provider,))
+    found = await session.fetch("select paused_ms, used, breaker from limits where name = ?", (name,))
     if not found:
         return AccountState(paused_until=from_ms(0), window=window, breaker=Breaker())
     paused_ms, used, state = found[0]
@@ -216,8 +234,8 @@ async def read_account(session: ReadSession, provider: str, limits: Limits) -> A
     return AccountState(paused_until=from_ms(paused_ms), window=window, breaker=rows.breaker_from_text(state))
 
 
-async def save_breaker(session: Session, provider: str, state: Breaker) -> None:
-    await session.execute(rows.UPSERT_BREAKER, (provider, rows.breaker_to_text(state)))
+async def save_breaker(session: Session, name: str, state: Breaker) -> None:
+    await session.execute(rows.UPSERT_BREAKER, (name, rows.breaker_to_text(state)))
 
 
 async def _read_window(session: ReadSession, name: str, window: Window) -> Window:
@@ -238,7 +256,7 @@ async def _submit_room(session: ReadSession, account: AccountState, limits: Limi
     if room == 0:
         return 0
     sql = f"select count(*) from (select 1 from tasks where {IN_FLIGHT} and step <> 'unconfirmed' limit ?) as flying"
-    in_flight = (await session.fetch(sql, (claim.provider, limits.max_in_flight)))[0][0]
+    in_flight = (await session.fetch(sql, (claim.name, limits.max_in_flight)))[0][0]
     return min(room, limits.max_in_flight - int(in_flight))
 
 

@@ -7,11 +7,11 @@ from datetime import date, datetime
 
 import msgspec
 
+from service.core.account import Limits
 from service.core.breaker import Breaker
 from service.core.delivery import DeliveryStatus
 from service.core.event import EventType
 from service.core.times import from_ms, to_ms
-from service.providers.base import Limits
 from service.store import rows
 from service.store.claims import IN_FLIGHT, WAITING, read_account
 from service.store.driver import ReadSession, Row

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from service.core.account import Limits
 from service.core.times import from_ms, to_ms
-from service.providers.base import Limits
 from service.store.claims import EXPIRING, IN_FLIGHT, WAITING, find_lanes, read_account
 from service.store.driver import ReadSession
 
@@ -14,24 +14,24 @@ LANES_MAX = 50
 
 async def find_overdue(session: ReadSession, accounts: Mapping[str, Limits], now: datetime) -> datetime | None:
     """The oldest; what waits for an account that rests, or for its own limits, is not late."""
-    times = [await find_overdue_task(session, provider, limits, now) for provider, limits in accounts.items()]
+    times = [await find_overdue_task(session, name, limits, now) for name, limits in accounts.items()]
     known = [at for at in (*times, await _oldest_delivery(session, now)) if at is not None]
     return min(known, default=None)
 
 
-async def find_overdue_task(session: ReadSession, provider: str, limits: Limits, now: datetime) -> datetime | None:
+async def find_overdue_task(session: ReadSession, name: str, limits: Limits, now: datetime) -> datetime | None:
     """The oldest of one account."""
     until_ms = to_ms(now - timedelta(seconds=LATE_S))
-    account = await read_account(session, provider, limits)
+    account = await read_account(session, name, limits)
     unpolled = "(step <> 'tracking' or deadline_ms <= ?)" if account.shuts("poll", now) else "due_ms <= ?"
     flying = f"select due_ms from tasks where {IN_FLIGHT} and due_ms <= ? and {unpolled} order by due_ms limit 1"
     expiring = f"select deadline_ms from tasks where {EXPIRING} and deadline_ms <= ? order by deadline_ms limit 1"
     queries = {flying: (until_ms, until_ms), expiring: (until_ms,)}
     if not account.shuts("submit", now) and account.window.room(now) == limits.submits:
         in_flight = f"select count(*) from (select 1 from tasks where {IN_FLIGHT} limit ?) as flying"
-        if (await session.fetch(in_flight, (provider, limits.max_in_flight)))[0][0] < limits.max_in_flight:
+        if (await session.fetch(in_flight, (name, limits.max_in_flight)))[0][0] < limits.max_in_flight:
             queries[f"select due_ms from tasks where {WAITING} and due_ms <= ? order by due_ms limit 1"] = (until_ms,)
-    found = [row for sql, params in queries.items() for row in await session.fetch(sql, (provider, *params))]
+    found = [row for sql, params in queries.items() for row in await session.fetch(sql, (name, *params))]
     return min((from_ms(ms) for (ms,) in found), default=None)
 
 

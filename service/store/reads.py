@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from service.core.account import Limits
 from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Endpoint, Format, Held
@@ -15,10 +16,8 @@ from service.core.fault import Fault
 from service.core.problems import NotFound
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
-from service.providers import PROVIDERS
-from service.providers.base import Limits
 from service.store import endpoint_rows, faults, figures, pulse, rows
-from service.store.claims import find_lanes, next_due_task
+from service.store.claims import account_keys, find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
 from service.store.gathered import Gathered
@@ -234,7 +233,7 @@ class Reads:
     async def oldest_due_ms(self) -> int | None:
         """The earliest due time in the store: a worker that died silently lets it grow old."""
         async with self._driver.reading() as session:
-            times = [await next_due_task(session, provider) for provider in PROVIDERS]
+            times = [await next_due_task(session, account) for account in await account_keys(session)]
             lanes = await find_lanes(session)
         known = [at for at in (*times, *(due_at for _, due_at in lanes[:1])) if at is not None]
         return to_ms(min(known)) if known else None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import asdict
 
+from service.core.account import split_key
 from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Resume
@@ -54,6 +55,7 @@ _read_traced = msgspec.json.Decoder(_Traced).decode
 _read_breaker = msgspec.json.Decoder(Breaker).decode
 _write = msgspec.json.Encoder().encode
 
+# `provider` holds the key of the task's account, so that what is due is found by account.
 TASK_COLUMNS = "id, provider, model, status, step, provider_task_id, lease, due_ms, deadline_ms, finished_ms, doc"
 UPSERT_TASK = f"""
 insert into tasks ({TASK_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -66,7 +68,7 @@ on conflict (id) do update set status = excluded.status, step = excluded.step,
 def task_to_row(task: Task) -> Row:
     return (
         task.id,
-        task.provider,
+        task.account_key,
         task.model,
         task.status,
         task.step,
@@ -80,11 +82,13 @@ def task_to_row(task: Task) -> Row:
 
 
 def task_from_row(row: Row) -> Task:
-    task_id, provider, model, status, step, provider_task_id, lease, due_ms, deadline_ms, finished_ms, doc = row
+    task_id, account_key, model, status, step, provider_task_id, lease, due_ms, deadline_ms, finished_ms, doc = row
     document = _read_document(doc)
+    provider, account = split_key(account_key)
     return Task(
         id=task_id,
         provider=provider,
+        account=account,
         model=model,
         status=status,
         step=step,

@@ -10,16 +10,17 @@ import msgspec
 from msgspec.structs import replace
 
 from service.core import delivering, lifecycle
+from service.core.account import DEFAULT
 from service.core.change import Change
 from service.core.delivery import Delivery, Endpoint, fan_out
 from service.core.event import Envelope, Event
 from service.core.problems import Conflict, Unavailable
 from service.core.times import from_ms, to_ms
 from service.core.views import erase_told, view_task
-from service.providers import PROVIDERS
 from service.store import faults
 from service.store.batch import Batch, Keys
 from service.store.bus import DELIVERIES, tasks_of
+from service.store.claims import account_keys
 from service.store.driver import Row, Session
 from service.store.writer import Writer
 
@@ -67,7 +68,7 @@ class _Facts(msgspec.Struct):
     id: str
     provider: str | None = None
     model: str | None = None
-    account: str = "default"
+    account: str = DEFAULT
     metadata: dict[str, str] = {}
 
 
@@ -161,7 +162,7 @@ async def set_back(writer: Writer, now: datetime, by_s: float) -> None:
             await batch.session.execute(f"update {table} set {shift}", (by_ms, by_ms, since_ms))
         rest = "update limits set paused_ms = paused_ms - ? where paused_ms >= ?"
         await batch.session.execute(rest, (by_ms, since_ms))
-        batch.topics |= {DELIVERIES, *map(tasks_of, PROVIDERS)}
+        batch.topics |= {DELIVERIES, *map(tasks_of, await account_keys(batch.session))}
 
     await writer.run(work)
 

@@ -1,6 +1,7 @@
 """All metrics in one table, named by Prometheus' conventions."""
 
 import platform
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from itertools import product
@@ -13,7 +14,6 @@ from service.core.change import Change
 from service.core.event import EVENT_TYPES
 from service.core.fault import Fault
 from service.core.task import ERROR_CODES, Task
-from service.providers import PROVIDERS
 from service.telemetry.tracing import current_span
 
 log = structlog.get_logger()
@@ -37,14 +37,15 @@ def _quick(metric: M) -> M:
 class Metrics:
     """Every metric of the service. Labels are bounded sets, never ids."""
 
-    def __init__(self) -> None:
+    def __init__(self, accounts: Iterable[tuple[str, str]] = ()) -> None:
+        """`accounts` are those that tasks are sent with, as provider and id."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         build = self._gauge("taskhook_build_info", "Always 1; the version is in the label", "version", "python")
         build.labels(version("taskhook"), platform.python_version()).set(1)
         self._add_incoming()
-        self._add_work()
+        self._add_work(accounts)
         self._add_states()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -74,29 +75,33 @@ class Metrics:
         self.callbacks = self._counter("taskhook_callbacks_total", "Callbacks received", "provider", "outcome")
         self.streams = self._gauge("taskhook_stream_clients", "Clients of the event stream now")
 
-    def _add_work(self) -> None:
+    def _add_work(self, accounts: Iterable[tuple[str, str]]) -> None:
         """Create the series that alerts watch at the start: a series that begins with its first failure has no rate."""
-        self.tasks_created = self._counter("taskhook_tasks_created_total", "Tasks accepted", "provider")
+        self.tasks_created = self._counter("taskhook_tasks_created_total", "Tasks accepted", "provider", "account")
         self.tasks_finished = self._counter(
-            "taskhook_tasks_finished_total", "Tasks ended", "provider", "outcome", "via"
+            "taskhook_tasks_finished_total", "Tasks ended", "provider", "account", "outcome", "via"
         )
         self.task_errors = self._counter(
-            "taskhook_task_errors_total", "Tasks that failed, by their error", "provider", "code"
+            "taskhook_task_errors_total", "Tasks that failed, by their error", "provider", "account", "code"
         )
-        for provider, code in product(PROVIDERS, ERROR_CODES):
-            self.task_errors.labels(provider, code)
+        for account, code in product(accounts, ERROR_CODES):
+            self.task_errors.labels(*account, code)
         self.task_seconds = self._histogram(
             "taskhook_task_duration_seconds",
             "From a task's creation to its end",
             "provider",
+            "account",
             "outcome",
             buckets=LONG_SECONDS,
         )
-        self.calls = self._counter("taskhook_provider_calls_total", "Calls to providers", "provider", "call", "outcome")
+        self.calls = self._counter(
+            "taskhook_provider_calls_total", "Calls to providers", "provider", "account", "call", "outcome"
+        )
         self.call_seconds = self._histogram(
             "taskhook_provider_call_duration_seconds",
             "Time of calls to providers",
             "provider",
+            "account",
             "call",
             buckets=CALL_SECONDS,
         )
@@ -104,6 +109,7 @@ class Metrics:
             "taskhook_submit_window_seconds",
             "Time in which a kill would leave a submit unconfirmed",
             "provider",
+            "account",
         )
         self.attempts = self._counter("taskhook_delivery_attempts_total", "Attempts to deliver an event", "outcome")
         self.attempt_seconds = self._histogram("taskhook_delivery_attempt_duration_seconds", "Time of an attempt")
@@ -124,7 +130,7 @@ class Metrics:
     def _add_states(self) -> None:
         self.parked = self._gauge("taskhook_parked_rows", "Rows parked until a retry by hand")
         self.accounts_open = self._gauge(
-            "taskhook_account_circuit_open", "1 while the account's circuit breaker is open", "provider"
+            "taskhook_account_circuit_open", "1 while the account's circuit breaker is open", "provider", "account"
         )
         self.tasks_open = self._gauge("taskhook_tasks_open", "Tasks not final", "status")
         self.deliveries_open = self._gauge("taskhook_deliveries_open", "Deliveries not received", "status")
@@ -151,15 +157,18 @@ class Metrics:
     def record_finished(self, task: Task) -> None:
         """Count and log a task that reached its final state."""
         duration_s = ((task.finished_at or task.created_at) - task.created_at).total_seconds()
-        self.tasks_finished.labels(task.provider, task.status, task.via or "").inc()
-        self.task_seconds.labels(task.provider, task.status).observe(duration_s, current_span().find_exemplar())
+        self.tasks_finished.labels(task.provider, task.account, task.status, task.via or "").inc()
+        self.task_seconds.labels(task.provider, task.account, task.status).observe(
+            duration_s, current_span().find_exemplar()
+        )
         code = task.error.code if task.error else None
         if code is not None:
-            self.task_errors.labels(task.provider, code).inc()
+            self.task_errors.labels(task.provider, task.account, code).inc()
         log.info(
             "task.finished",
             task_id=task.id,
             provider=task.provider,
+            account=task.account,
             outcome=task.status,
             via=task.via,
             code=code,

@@ -278,6 +278,7 @@ def _describe(task: Task) -> Attributes:
     about: Attributes = {
         "taskhook.task.id": task.id,
         "taskhook.provider": task.provider,
+        "taskhook.account": task.account,
         "taskhook.model": task.model,
     }
     if task.provider_task_id:

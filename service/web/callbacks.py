@@ -6,11 +6,13 @@ import msgspec
 import structlog
 from starlette.types import Scope
 
+from service.core.account import Account
 from service.core.change import Change, Outcome
 from service.core.lifecycle import advance
 from service.core.observation import Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
-from service.providers.base import Access, Account, HttpReply
+from service.core.task import Task
+from service.providers.base import Access, HttpReply
 from service.telemetry import log_dropped_outputs
 from service.telemetry.tracing import current_span
 from service.web.bodies import read_body
@@ -19,6 +21,7 @@ from service.web.context import Web
 
 log = structlog.get_logger()
 EXCERPT_MAX = 16 * 1024
+NOT_OURS = "This callback URL is not one of ours."
 TAKEN: dict[Outcome, str] = {"duplicate": "duplicate", "late": "late", "hint": "hint"}
 
 
@@ -53,13 +56,13 @@ REFUSALS: dict[type[Problem], str] = {
 
 async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     started = web.env.monotonic()
-    access, account = _find_access(web, call.scope["path_params"]["provider"])
+    access = _find_access(web, call.scope["path_params"]["provider"])
     provider, task_id = access.provider.id, None
     try:
         task_id = _verify(web, call.scope, provider)
         sent = await read_body(call.scope, call.receive, web.slow_bodies, task_id)
         with web.requests:
-            change = await _take(web, call.scope, sent, access, account, task_id)
+            change = await _take(web, call.scope, sent, access, task_id)
     except Problem as problem:
         outcome = REFUSALS.get(type(problem), "failed")
         web.running.metrics.callbacks.labels(provider, outcome).inc()
@@ -72,32 +75,43 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     return RECEIVED
 
 
-def _find_access(web: Web, provider: str) -> tuple[Access, Account]:
+def _find_access(web: Web, provider: str) -> Access:
     """One that is configured and calls back; for any other that is known no token holds."""
     access = web.providers.get(provider)
     if access is None:
         web.running.metrics.callbacks.labels("unknown", "no_provider").inc()
         raise NotFound("There is no such provider here.")
-    if access.account is None or not access.provider.capabilities.callbacks:
+    if not access.is_configured or not access.provider.capabilities.callbacks:
         web.running.metrics.callbacks.labels(provider, REFUSALS[Forbidden]).inc()
-        raise Forbidden("This callback URL is not one of ours.")
-    return access, access.account
+        raise Forbidden(NOT_OURS)
+    return access
+
+
+async def _find_account(web: Web, access: Access, task_id: str) -> Account:
+    """The task's own. The only one there is needs no read: `_take` refuses a task of another account."""
+    if len(access.accounts) == 1:
+        return next(iter(access.accounts.values()))
+    task = await web.store.reads.get_task(task_id)
+    if task.account not in access.accounts:
+        raise Forbidden(NOT_OURS)
+    return access.accounts[task.account]
 
 
 def _verify(web: Web, scope: Scope, provider: str) -> str:
     """The task's id. A token has one spelling: an escaped one is not ours."""
     if b"%" in scope.get("raw_path", b""):
-        raise Forbidden("This callback URL is not one of ours.")
+        raise Forbidden(NOT_OURS)
     return web.trust.tokens.verify(provider, scope["path_params"]["token"])
 
 
-async def _take(web: Web, scope: Scope, sent: bytes, access: Access, account: Account, task_id: str) -> Change:
+async def _take(web: Web, scope: Scope, sent: bytes, access: Access, task_id: str) -> Change:
+    account = await _find_account(web, access, task_id)
     body = account.clean(sent)
     request = HttpReply(status=0, headers=_headers(scope), body=body, received_at=web.env.now())
     observation = access.provider.parse_callback(request, account)
     if isinstance(observation, Unverified):
         raise _Unsigned("The signature of this callback does not hold.")
-    decide = partial(
+    learn = partial(
         advance,
         observation=observation,
         via="callback",
@@ -105,6 +119,12 @@ async def _take(web: Web, scope: Scope, sent: bytes, access: Access, account: Ac
         policy=access.policy,
         excerpt=body[:EXCERPT_MAX].decode("utf-8", "replace"),
     )
+
+    def decide(task: Task) -> Change:
+        if task.account != account.id:
+            raise Forbidden(NOT_OURS)
+        return learn(task)
+
     change = await web.store.writer.change_task(task_id, decide)
     current_span().join(change.tasks[0])
     log_dropped_outputs(change)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from service.core import lifecycle
+from service.core.account import DEFAULT, setting_name
 from service.core.change import Change, IdempotencyKey
 from service.core.problems import Conflict, FieldError, InvalidRequest, NotFound, Problem, Unavailable, invalid
 from service.core.task import Task
@@ -87,7 +88,7 @@ def resolve_model(providers: Mapping[str, Access], name: str) -> tuple[Access, M
     """`provider/model`, or a bare name for the first configured provider that has it. Raises InvalidRequest."""
     found = [(access, model) for access in providers.values() if (model := _find_model(access, name))]
     for access, model in found:
-        if access.account is not None:
+        if access.is_configured:
             return access, model
     if found:
         provider = found[0][0].provider.id
@@ -97,7 +98,7 @@ def resolve_model(providers: Mapping[str, Access], name: str) -> tuple[Access, M
 
 def setting_of(provider: str) -> str:
     """What has to be set for it to be configured."""
-    return f"TASKHOOK_{provider.replace('-', '_').upper()}_API_KEY"
+    return setting_name(provider, DEFAULT, "API_KEY")
 
 
 def _models(providers: Mapping[str, Access]) -> Iterator[tuple[Access, Model]]:
@@ -120,7 +121,7 @@ def _full(access: Access, model: Model) -> str:
 
 
 def _unknown(providers: Mapping[str, Access], name: str) -> str:
-    configured = [(access, model) for access, model in _models(providers) if access.account is not None]
+    configured = [(access, model) for access, model in _models(providers) if access.is_configured]
     names = [_full(access, model) for access, model in configured]
     near = get_close_matches(name, names + [model.name for _, model in configured], n=3, cutoff=0.5)
     if near:

@@ -10,12 +10,13 @@ from msgspec import UNSET, Meta, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from service.core.account import Limits, split_key
 from service.core.breaker import Breaker, State
 from service.core.problems import Unavailable
 from service.core.times import from_ms, rfc3339, to_ms
 from service.core.views import Time, time_or_null
 from service.core.why import CLOSED
-from service.providers.base import Access, Limits, Model
+from service.providers.base import Access, Model
 from service.web.calls import Answer, Call, json_answer
 from service.web.context import Web
 from service.web.creating import setting_of
@@ -133,7 +134,7 @@ async def _check_work(web: Web) -> dict[str, Check]:
 
 
 def _accounts(web: Web) -> dict[str, Limits]:
-    return {name: access.limits for name, access in web.providers.items() if access.account is not None}
+    return {one.key: one.limits for access in web.providers.values() for one in access.accounts.values()}
 
 
 def _late_s(web: Web, oldest_ms: int | None) -> float:
@@ -176,9 +177,9 @@ async def _refresh_gauges(web: Web) -> None:
     metrics.oldest_due.set(_late_s(web, await web.store.reads.oldest_due_ms()))
     metrics.parked.set(await web.store.reads.count_parked())
     accounts = await web.store.reads.accounts()
-    for provider in _accounts(web):
-        _, breaker = accounts.get(provider, (0, CLOSED))
-        metrics.accounts_open.labels(provider).set(breaker.since is not None)
+    for key in _accounts(web):
+        _, breaker = accounts.get(key, (0, CLOSED))
+        metrics.accounts_open.labels(*split_key(key)).set(breaker.since is not None)
 
 
 async def list_providers(web: Web, _call: Call[None, None]) -> Answer:
@@ -191,7 +192,7 @@ async def list_providers(web: Web, _call: Call[None, None]) -> Answer:
 
 
 def _view_provider(access: Access, paused_ms: int, breaker: Breaker, now: datetime) -> ProviderView:
-    able, configured = access.provider.capabilities, access.account is not None
+    able, configured = access.provider.capabilities, access.is_configured
     rests = configured and paused_ms > to_ms(now)
     return ProviderView(
         id=access.provider.id,
@@ -210,6 +211,6 @@ def _view_provider(access: Access, paused_ms: int, breaker: Breaker, now: dateti
         blocking=able.blocking,
         confirms_callbacks=access.policy.confirm,
         result_life_s=able.result_life_s,
-        limits=access.limits,
+        limits=next((one.limits for one in access.accounts.values()), able.limits),
         models=able.models,
     )

@@ -2,7 +2,7 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Meta
 
 from service.core.problems import FieldError, InvalidRequest
-from service.providers import PROVIDERS
 from service.web.bodies import field_error, is_storable
 from service.web.calls import ID_SHAPES
 from service.web.pairs import read_pairs
@@ -94,13 +93,13 @@ def read_number_cursor(cursor: str | None) -> int:
     return int(_read_cursor(cursor, SEQUENCE) or 0)
 
 
-def read_model(name: str | None, provider: str | None) -> tuple[str | None, str | None]:
+def read_model(name: str | None, provider: str | None, known: Container[str]) -> tuple[str | None, str | None]:
     """The provider and the bare name that a listing is narrowed to; the name is `provider/model`, too.
 
     One whose provider is not the one that is given stays as it is: no model has such a name.
     """
     named, _, bare = (name or "").partition("/")
-    return (named, bare) if named in PROVIDERS and provider in (None, named) and bare else (provider, name)
+    return (named, bare) if named in known and provider in (None, named) and bare else (provider, name)
 
 
 def read_time(text: str | None, *loc: str) -> datetime | None:

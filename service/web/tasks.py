@@ -163,11 +163,12 @@ async def _check_webhook(web: Web, url: str | None) -> list[FieldError]:
 
 def _tell_created(web: Web, task: Task, caller: str, started: float, *, is_new: bool) -> None:
     if is_new:
-        web.running.metrics.tasks_created.labels(task.provider).inc()
+        web.running.metrics.tasks_created.labels(task.provider, task.account).inc()
     log.info(
         "task.created",
         task_id=task.id,
         provider=task.provider,
+        account=task.account,
         model=task.model,
         caller=caller,
         outcome="created" if is_new else "replayed",
@@ -217,7 +218,7 @@ def _told_of_end(web: Web, task_id: str) -> Iterator[asyncio.Future[str]]:
 
 async def list_tasks(web: Web, call: Call[ListTasks, None]) -> Answer:
     query = call.query
-    provider, model = read_model(query.model, query.provider)
+    provider, model = read_model(query.model, query.provider, web.providers)
     wanted = TaskFilter(
         status=query.status or None,
         provider=provider,
@@ -242,9 +243,10 @@ async def cancel_task(web: Web, call: Call[None, None]) -> Answer:
 
 async def poll_task(web: Web, call: Call[None, None]) -> Answer:
     task_id = call.path_id("task")
-    access = web.providers.get((await web.store.reads.get_task(task_id)).provider)
-    if access is None or access.account is None:
-        raise Conflict("The provider of this task is not configured any more, so it can't be polled.")
+    task = await web.store.reads.get_task(task_id)
+    access = web.providers.get(task.provider)
+    if access is None or task.account not in access.accounts:
+        raise Conflict("The account of this task is not configured any more, so it can't be polled.")
     change = await web.store.writer.change_task(task_id, partial(lifecycle.look_now, env=web.env, policy=access.policy))
     current_span().record_task(change.tasks[0])
     log.info("task.poll_requested", task_id=task_id, provider=access.provider.id, caller=call.caller.name)
@@ -293,6 +295,6 @@ async def get_why(web: Web, call: Call[None, None]) -> Answer:
 
 async def _explain(web: Web, task: Task) -> Why:
     access = web.providers.get(task.provider)
-    policy = access.policy if access and access.account else None
-    paused_ms, breaker = (await web.store.reads.accounts()).get(task.provider, (0, CLOSED))
+    policy = access.policy if access and task.account in access.accounts else None
+    paused_ms, breaker = (await web.store.reads.accounts()).get(task.account_key, (0, CLOSED))
     return explain(task, policy, paused_ms, web.env.now(), breaker)

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from service.core.account import Account
 from service.core.breaker import AccountCall, CallKind, is_answer
 from service.core.change import Change
 from service.core.env import Env
@@ -18,7 +19,7 @@ from service.core.task import Task, Via
 from service.core.tokens import CallbackTokens
 from service.outbound.client import ProviderClient
 from service.outbound.failures import kind_of
-from service.providers.base import Access, Account, HttpReply, HttpRequest
+from service.providers.base import Access, HttpReply, HttpRequest
 from service.store import claims
 from service.store.batch import Batch
 from service.store.driver import Driver
@@ -67,12 +68,12 @@ class TaskWork:
 
     async def find_next_due(self) -> datetime | None:
         async with self._driver.reading() as session:
-            return await claims.next_due_task(session, self._access.provider.id)
+            return await claims.next_due_task(session, self._account.key)
 
     async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Task, float]]:
         """What is due, each with the moment of its claim."""
-        access, claimed_at = self._access, self._env.monotonic()
-        claim = await claims.claim_due_tasks(batch, access.provider.id, access.policy, access.limits, free)
+        policy, account, claimed_at = self._access.policy, self._account, self._env.monotonic()
+        claim = await claims.claim_due_tasks(batch, account.key, policy, account.limits, free)
         return Claimed(items=[(task, claimed_at) for task in claim.tasks], next_due_at=claim.next_due_at)
 
     async def run(self, item: tuple[Task, float]) -> datetime | None:
@@ -100,7 +101,7 @@ class TaskWork:
             await self._record(task, _Heard(observation=stopped), "submit")
             raise
         due_at = await self._record(task, heard, "submit")
-        self._metrics.submit_window.labels(task.provider).observe(self._env.monotonic() - claimed_at)
+        self._metrics.submit_window.labels(task.provider, task.account).observe(self._env.monotonic() - claimed_at)
         return due_at
 
     async def _poll(self, task: Task) -> datetime | None:
@@ -121,12 +122,12 @@ class TaskWork:
         reply = self._without_secrets(await self._client.send(request))
         observation = self._read(call, reply)
         duration_s = self._env.monotonic() - started
-        provider, outcome = self._access.provider.id, str(observation.__struct_config__.tag)
-        self._metrics.calls.labels(provider, call, outcome).inc()
-        self._metrics.call_seconds.labels(provider, call).observe(duration_s, span.find_exemplar())
+        account, outcome = self._account, str(observation.__struct_config__.tag)
+        self._metrics.calls.labels(account.provider, account.id, call, outcome).inc()
+        self._metrics.call_seconds.labels(account.provider, account.id, call).observe(duration_s, span.find_exemplar())
         status = reply.status if isinstance(reply, HttpReply) else None
         span.record_result(outcome, status, _error_type(reply, outcome))
-        answered = AccountCall(provider=provider, kind=call, answered=is_answer(observation, status))
+        answered = AccountCall(account=account.key, kind=call, answered=is_answer(observation, status))
         return _Heard(observation=observation, calls=(answered,), excerpt=_unread(call, reply, observation))
 
     def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
@@ -166,18 +167,19 @@ class TaskWork:
 
     async def _look(self) -> None:
         """Tells when the account's circuit breaker opens and closes."""
-        provider = self._access.provider.id
+        account = self._account
         try:
             async with self._driver.reading() as session:
-                breaker = (await claims.read_account(session, provider, self._access.limits)).breaker
+                breaker = (await claims.read_account(session, account.key, account.limits)).breaker
         except Unavailable:
             return
         was_shut, self._is_shut = self._is_shut, breaker.since is not None
-        self._metrics.accounts_open.labels(provider).set(self._is_shut)
+        self._metrics.accounts_open.labels(account.provider, account.id).set(self._is_shut)
+        named, failures = {"provider": account.provider, "account": account.id}, breaker.submits + breaker.polls
         if self._is_shut and not was_shut:
-            log.warning("account.opened", provider=provider, outcome="open", failures=breaker.submits + breaker.polls)
+            log.warning("account.opened", **named, outcome="open", failures=failures)
         elif was_shut and not self._is_shut:
-            log.warning("account.closed", provider=provider, outcome="closed")
+            log.warning("account.closed", **named, outcome="closed")
 
     def _told(self, change: Change, observation: Observation, via: Via) -> datetime | None:
         task = change.tasks[0]
@@ -186,6 +188,7 @@ class TaskWork:
             "task.submitted" if via == "submit" else "task.polled",
             task_id=task.id,
             provider=task.provider,
+            account=task.account,
             provider_task_id=task.provider_task_id,
             outcome=str(observation.__struct_config__.tag),
             status=task.status,

@@ -49,7 +49,11 @@ async def test_the_window_in_which_a_kill_leaves_a_submit_unknown_is_short(world
         await service.api.accepted(task["id"])
     metrics = (await service.client.get("/metrics")).text
     count, total_s = (
-        float(re.findall(rf'taskhook_submit_window_seconds_{part}{{provider="fluxapi-ai"}} (\S+)', metrics)[0])
+        float(
+            re.findall(
+                rf'taskhook_submit_window_seconds_{part}{{account="default",provider="fluxapi-ai"}} (\S+)', metrics
+            )[0]
+        )
         for part in ("count", "sum")
     )
     print(f"window: {total_s / count * 1000:.1f} ms in the mean of {count:.0f}")

@@ -35,7 +35,7 @@ def env() -> FakeEnv:
 
 
 def calls(kind: CallKind, answered: bool, count: int = 1) -> list[AccountCall]:
-    return [AccountCall(provider="p", kind=kind, answered=answered)] * count
+    return [AccountCall(account="p", kind=kind, answered=answered)] * count
 
 
 def opened(env: FakeEnv, kind: CallKind = "submit") -> Breaker:

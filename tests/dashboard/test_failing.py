@@ -129,7 +129,7 @@ async def test_work_that_no_worker_takes_is_told(browser: Browser, site: Site, a
 
 async def test_each_concern_leads_to_where_it_is_mended(browser: Browser, site: Site, api: httpx.AsyncClient) -> None:
     await failed_delivery(site, api)
-    failed = AccountCall(provider="acedata", kind="submit", answered=False)
+    failed = AccountCall(account="acedata", kind="submit", answered=False)
     for _ in range(OPENS_AFTER):
         await site.writer.change(Keys(), lambda _: Change(calls=(failed,)))
     task = await site.run(api)

@@ -18,13 +18,13 @@ from service.dashboard.charts import draw_days
 from service.dashboard.parameters import entered_of, parameters_of, read_request
 from service.dashboard.snippets import curl_snippet, python_snippet
 from service.dashboard.spending import KEPT_S, Spending
-from service.providers import PROVIDERS
 from service.providers.base import Model, Option
 from service.store import faults
 from service.store.batch import Batch, Keys
 from service.web.auth import LOOK_S
 from tests.dashboard.conftest import Browser, Door, make_key
 from tests.support.factory import picture
+from tests.support.registry import PROVIDERS
 from tests.web.conftest import MODEL, Site, site
 
 __all__ = ["site"]
@@ -142,7 +142,7 @@ async def test_what_is_sent_is_a_task_and_its_picture_shows_up(
 
 
 async def test_a_provider_that_does_not_answer_says_when_it_is_tried(site: Site, browser: Browser) -> None:
-    failed = AccountCall(provider="acedata", kind="submit", answered=False)
+    failed = AccountCall(account="acedata", kind="submit", answered=False)
     for _ in range(OPENS_AFTER):
         await site.writer.change(Keys(), lambda _: Change(calls=(failed,)))
     page = await browser.page("/providers")
@@ -153,7 +153,7 @@ async def test_a_provider_that_does_not_answer_says_when_it_is_tried(site: Site,
 
 
 async def test_a_provider_that_is_not_configured_names_its_setting(site: Site) -> None:
-    providers = {name: msgspec.structs.replace(one, account=None) for name, one in site.context.providers.items()}
+    providers = {name: msgspec.structs.replace(one, accounts={}) for name, one in site.context.providers.items()}
     site.context = msgspec.structs.replace(site.context, providers=providers)
     browser = Door(site).browser()
     await browser.sign_in()

@@ -17,7 +17,6 @@ from playwright.async_api import BrowserContext
 
 from service.core.event import EVENT_TYPES
 from service.core.task import ERROR_CODES
-from service.providers import PROVIDERS
 from service.web.routes import OPERATIONS
 from tests.docs.samples import PAGES, ROOT
 from tests.support.browser import (
@@ -31,6 +30,7 @@ from tests.support.browser import (
     chromium,
     options,
 )
+from tests.support.registry import PROVIDERS
 
 LOOKED_AT = {
     "home": "/",

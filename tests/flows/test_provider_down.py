@@ -121,7 +121,7 @@ async def test_a_provider_that_cannot_be_reached_fails_no_task(world: World, ser
     await in_circuit(service, "fluxapi-ai", "open")
     assert "account.opened" in service.log()
     metrics = (await service.client.get("/metrics")).text
-    assert 'taskhook_account_circuit_open{provider="fluxapi-ai"} 1.0' in metrics
+    assert 'taskhook_account_circuit_open{account="default",provider="fluxapi-ai"} 1.0' in metrics
     await fake.server.listen()
     for task_id in ids:
         assert (await service.api.finished(task_id))["status"] == "succeeded"

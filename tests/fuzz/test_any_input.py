@@ -18,7 +18,6 @@ from service.core.problems import Forbidden, InvalidRequest, Malformed
 from service.core.task import Image
 from service.core.times import to_ms
 from service.core.tokens import CallbackTokens
-from service.providers import PROVIDERS
 from service.store.migrate import migrate
 from service.store.reads import StoredEvent
 from service.store.sqlite import SqliteDriver
@@ -33,6 +32,7 @@ from tests.providers.material import fixtures
 from tests.providers.test_any_bytes import JSON, changed, places
 from tests.support.env import FakeEnv
 from tests.support.fuzz import examples
+from tests.support.registry import PROVIDERS
 from tests.web.conftest import Site
 
 ODD = st.sampled_from(

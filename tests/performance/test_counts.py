@@ -13,10 +13,10 @@ import pytest
 from starlette.types import ASGIApp, Message
 
 from service.core import lifecycle
+from service.core.account import Account
 from service.core.change import Change
 from service.outbound.client import Poster, ProviderClient
-from service.providers import PROVIDERS
-from service.providers.base import Access, Account
+from service.providers.base import Access
 from service.store import batch, claims, rows
 from service.store.batch import Keys
 from service.store.bus import DELIVERIES, tasks_of
@@ -32,6 +32,7 @@ from tests.performance.counting import calls_of, hops
 from tests.store.test_claims import WIDE
 from tests.support.factory import CALLS_BACK, SECRET, make_endpoint, make_task
 from tests.support.receiver import Receiver
+from tests.support.registry import PROVIDERS
 from tests.support.server import Connection, Reply
 from tests.support.upstream import FakeFluxapiAi
 from tests.support.wait import until
@@ -265,8 +266,8 @@ async def test_a_task_is_four_transactions_from_end_to_end_and_no_look(
     monkeypatch.setattr(claims, "REST_S", 60)  # on a slow machine the look after it would come before the end
     async with Receiver() as receiver, FakeFluxapiAi() as fake, site.client() as client:
         await subscribe(site, receiver.subscriber("one").url)
-        account = Account(provider=fake.provider, base_url=fake.server.url, api_key=fake.key)
-        access = Access(provider=PROVIDERS[fake.provider], account=account, policy=CALLS_BACK, limits=WIDE)
+        account = Account(provider=fake.provider, base_url=fake.server.url, secrets={"key": fake.key}, limits=WIDE)
+        access = Access(provider=PROVIDERS[fake.provider], accounts={account.id: account}, policy=CALLS_BACK)
         provider, poster = ProviderClient(site.env), Poster(site.context.trust.guard)
         urls = CallbackUrls("http://127.0.0.1", site.tokens)
         work = TaskWork(access, account, site.counts, site.writer, provider, urls, site.env, site.metrics)
@@ -300,6 +301,6 @@ async def test_a_large_callback_is_copied_a_few_times_only(site: CountedSite) ->
     assert peak <= 6 * len(body), f"{peak / len(body):.1f} times its size"
 
 
-RECORDED = ("taskhook_submit_window_seconds_count", {"provider": "fluxapi-ai"})
+RECORDED = ("taskhook_submit_window_seconds_count", {"provider": "fluxapi-ai", "account": "default"})
 """Observed when the answer to a submit is stored."""
 ATTEMPTS = ("taskhook_delivery_attempts_total", {"outcome": "received"})

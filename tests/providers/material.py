@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
+from service.core.account import Account
 from service.core.observation import Observation
 from service.core.task import Task, TaskInput
-from service.providers import PROVIDERS
-from service.providers.base import Account, HttpReply, Model
+from service.providers.base import HttpReply, Model
+from tests.support.registry import PROVIDERS
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NOW = datetime(2026, 1, 29, 7, 12, 40, tzinfo=UTC)
@@ -19,7 +20,8 @@ HMAC_KEY = "test-webhook-hmac-key"
 
 def account(provider: str, *, signed: bool = False) -> Account:
     base_url = PROVIDERS[provider].capabilities.base_url
-    return Account(provider=provider, base_url=base_url, api_key=KEY, hmac_key=HMAC_KEY if signed else None)
+    signing = {"webhook_secret": HMAC_KEY} if signed else {}
+    return Account(provider=provider, base_url=base_url, secrets={"key": KEY, **signing})
 
 
 def task(provider: str, model: str, **given: Any) -> Task:

@@ -8,7 +8,7 @@ from tests.providers.material import account
 
 KEY = "ab/SECRETslash/key+12345678=="
 TOKEN = CallbackTokens(["a secret"], ["fluxapi-ai"]).sign("fluxapi-ai", "task_" + "0" * 32)
-OURS = replace(account("fluxapi-ai"), api_key=KEY)
+OURS = replace(account("fluxapi-ai"), secrets={"key": KEY})
 
 
 @pytest.mark.parametrize(

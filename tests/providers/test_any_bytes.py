@@ -23,10 +23,10 @@ from service.core.observation import (
     Unverified,
 )
 from service.core.task import ERROR_CODES
-from service.providers import PROVIDERS
 from service.providers.base import HttpReply
 from tests.providers.material import HMAC_KEY, KEY, account, fixtures, read, reply, task
 from tests.support.fuzz import examples
+from tests.support.registry import PROVIDERS
 
 ALLOWED: dict[str, tuple[type, ...]] = {
     "submit": (Accepted, Succeeded, NoOutput, Failed, Throttled, NotSent, Unconfirmed),

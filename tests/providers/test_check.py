@@ -7,10 +7,10 @@ import pytest
 
 from service.core.problems import FieldError
 from service.core.task import TaskInput
-from service.providers import PROVIDERS
 from service.providers.base import Model, Option
 from service.providers.checks import check_declared
 from tests.providers.material import model
+from tests.support.registry import PROVIDERS
 
 PICTURE = "https://example.com/in.png"
 DEEP: list[Any] = []

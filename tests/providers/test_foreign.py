@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from service.core.foreign_json import repair_json
 from service.core.observation import Accepted, Failed, NoOutput, Observation, Succeeded
 from service.providers.foreign import error_text, read_link
-from service.providers.foreign_json import repair_json
 from service.providers.replies import dropped_links
 from tests.providers.material import account, read, reply
 

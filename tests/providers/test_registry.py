@@ -6,9 +6,9 @@ import re
 import pytest
 
 from service.core.task import TaskInput
-from service.providers import PROVIDERS
 from service.providers.base import Capabilities, Model, PixelRange, Provider
 from tests.providers.material import account, task
+from tests.support.registry import PROVIDERS
 
 each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 each_model = pytest.mark.parametrize(

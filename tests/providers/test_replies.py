@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from service.core.observation import Failed, Succeeded
-from service.providers import PROVIDERS
 from tests.providers.material import FIXTURES, Fixture, fixtures, read
+from tests.support.registry import PROVIDERS
 
 ALL = fixtures()
 each_fixture = pytest.mark.parametrize(

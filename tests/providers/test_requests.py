@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.providers import PROVIDERS
 from service.providers.base import HttpRequest
 from tests.providers.material import KEY, account, task
+from tests.support.registry import PROVIDERS
 
 PICTURE = "https://example.com/in.png"
 CALLBACK = "https://hooks.example.com/callbacks/x/token"

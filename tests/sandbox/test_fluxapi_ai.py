@@ -131,7 +131,7 @@ async def test_a_callback_that_fails_once_is_not_sent_after_its_success(world: W
 
 
 async def test_callbacks_are_signed_when_there_is_a_key() -> None:
-    async with open_world(hmac_key="secret") as world:
+    async with open_world(webhook_secrets={"fluxapi-ai": "secret"}) as world:
         await world.fluxapi_ai()
         [body] = await world.inbox.expect(1)
         headers = world.inbox.requests[0].headers

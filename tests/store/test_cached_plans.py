@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from bench.fill import LARGE, created_at_ms, fill, shape_of
+from service.core.account import Limits
 from service.core.ids import prefixed_uuid7
 from service.core.problems import NotFound
-from service.providers.base import Limits
 from service.store import claims
 from service.store.batch import Batch, Keys, Subscribers
 from service.store.driver import ReadSession, Session

@@ -1,10 +1,10 @@
 """An account that does not answer: its tasks wait, one at a time tries it, and last polls are never held up."""
 
+from service.core.account import Limits
 from service.core.breaker import OPENS_AFTER, REST_FIRST_S, AccountCall, CallKind
 from service.core.change import Change
 from service.core.schedule import Policy
 from service.core.times import after
-from service.providers.base import Limits
 from service.store.queries import TaskFilter
 from tests.store.conftest import Store
 from tests.store.test_claims import claim, create, put
@@ -14,7 +14,7 @@ ACCOUNT = "fluxapi-ai"
 
 
 async def tell(store: Store, kind: CallKind, answered: bool, count: int = 1) -> None:
-    await put(store, *[Change(calls=(AccountCall(provider=ACCOUNT, kind=kind, answered=answered),))] * count)
+    await put(store, *[Change(calls=(AccountCall(account=ACCOUNT, kind=kind, answered=answered),))] * count)
 
 
 async def tracked(store: Store, **changes: object) -> str:

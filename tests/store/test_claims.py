@@ -5,11 +5,11 @@ from datetime import datetime
 import msgspec
 
 from service.core import delivering, lifecycle
+from service.core.account import Limits
 from service.core.change import Change, Pause
 from service.core.schedule import Policy
 from service.core.times import after
-from service.providers.base import Limits
-from service.store import claims
+from service.store import claims, rows
 from service.store.batch import Batch, Keys
 from service.store.claims import DeliveryClaim, TaskClaim
 from service.store.queries import TaskFilter
@@ -19,9 +19,11 @@ from tests.support.factory import CALLS_BACK, make_endpoint, make_task
 WIDE = Limits(submits=1000, window_s=1, max_in_flight=1000)
 
 
-async def claim(store: Store, free: int = 100, limits: Limits = WIDE, policy: Policy = CALLS_BACK) -> TaskClaim:
+async def claim(
+    store: Store, free: int = 100, limits: Limits = WIDE, policy: Policy = CALLS_BACK, account: str = "fluxapi-ai"
+) -> TaskClaim:
     async def work(batch: Batch) -> TaskClaim:
-        return await claims.claim_due_tasks(batch, "fluxapi-ai", policy, limits, free)
+        return await claims.claim_due_tasks(batch, account, policy, limits, free)
 
     return await store.writer.run(work)
 
@@ -75,7 +77,7 @@ async def test_a_paused_account_sends_nothing_but_still_ends_tasks(store: Store)
     await create(store, 1)
     await create(store, 1, deadline_at=after(store.env.now(), 10))
     until = after(store.env.now(), 30)
-    await put(store, Change(pauses=(Pause(provider="fluxapi-ai", until=until),)))
+    await put(store, Change(pauses=(Pause(account="fluxapi-ai", until=until),)))
     resting = await claim(store)
     assert resting.tasks == [] and resting.next_due_at == after(store.env.now(), 10)
     store.env.pass_time(10)
@@ -83,6 +85,35 @@ async def test_a_paused_account_sends_nothing_but_still_ends_tasks(store: Store)
     assert (await store.reads.list_tasks(TaskFilter(status="failed"), 10, None)).items[0].via == "deadline"
     store.env.pass_time(20)
     assert len((await claim(store)).tasks) == 1
+
+
+async def test_each_account_has_its_own_tasks_window_and_pause(store: Store) -> None:
+    await create(store, 2)
+    await create(store, 3, account="batch")
+    limits = Limits(submits=2, window_s=10, max_in_flight=100)
+    first = await claim(store, limits=limits, account="fluxapi-ai:batch")
+    assert [task.account for task in first.tasks] == ["batch", "batch"]
+    await put(store, Change(pauses=(Pause(account="fluxapi-ai:batch", until=after(store.env.now(), 600)),)))
+    assert [task.account for task in (await claim(store, limits=limits)).tasks] == ["default", "default"]
+    store.env.pass_time(60)
+    assert (await claim(store, limits=limits, account="fluxapi-ai:batch")).tasks == []
+
+
+async def test_what_an_earlier_version_stored_belongs_to_the_default_account(store: Store) -> None:
+    """It knows one account a provider and writes the provider's id alone."""
+    task = make_task(store.env)
+    await create(store, 1)
+    old = rows.task_to_row(task)
+    old = (*old[:1], "fluxapi-ai", *old[2:])
+
+    async def work(batch: Batch) -> None:
+        await batch.session.execute_many(rows.UPSERT_TASK, [old])
+        await batch.session.execute("insert into limits (name, paused_ms, used) values ('fluxapi-ai', 0, '{}')")
+
+    await store.writer.run(work)
+    found = await store.reads.get_task(task.id)
+    assert (found.provider, found.account) == ("fluxapi-ai", "default")
+    assert task.id in [one.id for one in (await claim(store)).tasks]
 
 
 async def test_polls_come_before_submits(store: Store) -> None:

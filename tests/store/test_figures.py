@@ -5,11 +5,11 @@ from datetime import date
 import pytest
 
 from service.core import delivering
+from service.core.account import Limits
 from service.core.change import Change
 from service.core.delivering import Outcome
 from service.core.task import Image, Result
 from service.core.times import after
-from service.providers.base import Limits
 from service.store import figures
 from service.store.batch import Keys
 from service.store.writer import Batch

@@ -22,6 +22,7 @@ import pytest
 from msgspec.structs import replace
 
 from service.core import delivering, lifecycle
+from service.core.account import Limits
 from service.core.breaker import OPENS_AFTER, AccountCall, Breaker
 from service.core.change import Change
 from service.core.delivery import Endpoint, EndpointFilter
@@ -31,7 +32,6 @@ from service.core.observation import Accepted, NotSent, Pending, Unconfirmed, Un
 from service.core.problems import Conflict, NotFound, Unavailable
 from service.core.task import FINAL, Task, TaskInput
 from service.core.times import after, from_ms, to_ms
-from service.providers.base import Limits
 from service.store import claims, faults, rows, upkeep
 from service.store.batch import Batch, Keys
 from service.store.bus import Bus
@@ -275,7 +275,7 @@ class World:
     def told_of(self, task_id: str, observation: Any, via: Any, lease: int | None) -> Ask:
         """What a call brought, about its task and about the account; a callback says nothing about that."""
         answered = not isinstance(observation, NotSent | Unconfirmed | Unreadable)
-        calls = () if via == "callback" else (AccountCall(provider=PROVIDER, kind=via, answered=answered),)
+        calls = () if via == "callback" else (AccountCall(account=PROVIDER, kind=via, answered=answered),)
 
         def decide(task: Task) -> Change:
             return replace(lifecycle.advance(task, observation, via, self.env, CALLS_BACK, lease), calls=calls)
@@ -421,7 +421,7 @@ class World:
 
     def provider_is_down(self) -> Ask:
         """So many calls in a row that its circuit opens."""
-        call = AccountCall(provider=PROVIDER, kind=self.choose(["submit", "poll"]), answered=False)
+        call = AccountCall(account=PROVIDER, kind=self.choose(["submit", "poll"]), answered=False)
         return partial(self.writer.change, Keys(), lambda batch: Change(calls=(call,) * OPENS_AFTER))
 
     def take_up(self) -> Ask | None:

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
+from service.core.account import Limits
 from service.core.breaker import OPENS_AFTER, AccountCall
 from service.core.change import Change, Pause
 from service.core.times import after
-from service.providers.base import Limits
 from tests.store.conftest import Store
 from tests.store.test_claims import WIDE, claim, claim_deliveries, create, publish, put, subscribe
 from tests.support.factory import make_task
@@ -38,19 +38,19 @@ async def test_what_waits_for_an_account_that_rests_is_not_late(store: Store) ->
     await create(store, 1)
     tracking = make_task(store.env, step="tracking", status="running", provider_task_id="p")
     await put(store, Change(tasks=(tracking,)))
-    await put(store, Change(pauses=(Pause(provider="fluxapi-ai", until=after(store.env.now(), 300)),)))
+    await put(store, Change(pauses=(Pause(account="fluxapi-ai", until=after(store.env.now(), 300)),)))
     store.env.pass_time(100)
     assert await overdue(store) is None
     store.env.pass_time(201)
     assert await overdue(store) is not None
-    failed = AccountCall(provider="fluxapi-ai", kind="poll", answered=False)
+    failed = AccountCall(account="fluxapi-ai", kind="poll", answered=False)
     await put(store, *[Change(calls=(failed,))] * OPENS_AFTER)
     assert await overdue(store) is None
 
 
 async def test_a_deadline_is_late_whatever_the_limits_are(store: Store) -> None:
     await create(store, 1, deadline_at=after(store.env.now(), 10))
-    await put(store, Change(pauses=(Pause(provider="fluxapi-ai", until=after(store.env.now(), 300)),)))
+    await put(store, Change(pauses=(Pause(account="fluxapi-ai", until=after(store.env.now(), 300)),)))
     store.env.pass_time(100)
     assert await overdue(store) is not None
 

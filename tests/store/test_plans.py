@@ -8,11 +8,11 @@ import pytest
 import pytest_asyncio
 
 from bench.fill import CUSTOMERS, created_at_ms, fill, shape_of
+from service.core.account import Limits
 from service.core.breaker import Breaker
 from service.core.change import Change
 from service.core.ids import prefixed_uuid7
 from service.core.times import after, from_ms, to_ms
-from service.providers.base import Limits
 from service.store import claims, faults, figures, pulse, reads, upkeep
 from service.store.batch import Batch, Keys
 from service.store.migrate import migrate

@@ -11,12 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from service.core import delivering, lifecycle
+from service.core.account import Limits
 from service.core.change import Change, IdempotencyKey
 from service.core.delivery import Delivery
 from service.core.problems import NotFound, Unavailable
 from service.core.task import Task
 from service.core.times import after
-from service.providers.base import Limits
 from service.settings import SettingsError, load
 from service.store import claims, gathered, postgres, upkeep
 from service.store.batch import Batch, Keys

@@ -8,11 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from service.core import delivering, lifecycle
+from service.core.account import Limits
 from service.core.change import Change
 from service.core.problems import Conflict
 from service.core.task import TaskInput
 from service.core.times import after
-from service.providers.base import Limits
 from service.store import upkeep
 from service.store.batch import Batch, Keys
 from service.web import creating

@@ -143,8 +143,8 @@ async def test_disabling_holds_what_waits_and_what_comes(store: Store) -> None:
 
 async def test_a_pause_of_an_account_is_never_shortened(store: Store) -> None:
     now = store.env.now()
-    await put(store, Change(pauses=(Pause(provider="acedata", until=after(now, 30)),)))
-    await put(store, Change(pauses=(Pause(provider="acedata", until=after(now, 3)),)))
+    await put(store, Change(pauses=(Pause(account="acedata", until=after(now, 30)),)))
+    await put(store, Change(pauses=(Pause(account="acedata", until=after(now, 3)),)))
     assert (await store.reads.accounts())["acedata"][0] == to_ms(after(now, 30))
 
 

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from service.core import lifecycle
+from service.core.account import Account
 from service.core.change import Change
 from service.core.keys import render_key
 from service.core.observation import Accepted, Observation
@@ -24,8 +25,7 @@ from service.core.task import Task, Via
 from service.core.times import to_ms
 from service.core.tokens import CallbackTokens
 from service.outbound.guard import Guard
-from service.providers import PROVIDERS
-from service.providers.base import Access, Account
+from service.providers.base import Access
 from service.store.bus import Bus
 from service.store.keys import KeyStore
 from service.store.migrate import migrate
@@ -40,6 +40,7 @@ from service.web.openapi import build_document
 from service.web.routes import OPERATIONS, build_app
 from tests.support.env import FakeEnv
 from tests.support.factory import SECRET, picture
+from tests.support.registry import PROVIDERS
 from tests.support.service import free_port
 from tests.support.wait import PATIENCE_S, until
 
@@ -51,9 +52,9 @@ DOCUMENT: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(build_documen
 def make_access(name: str, **changes: Any) -> Access:
     provider = PROVIDERS[name]
     able = provider.capabilities
-    account = Account(provider=name, base_url="http://127.0.0.1:9", api_key="provider-key")
+    account = Account(provider=name, base_url="http://127.0.0.1:9", secrets={"key": "provider-key"}, limits=able.limits)
     policy = Policy(callbacks=able.callbacks, polling=able.polling, blocking=able.blocking)
-    access = Access(provider=provider, account=account, policy=policy, limits=able.limits)
+    access = Access(provider=provider, accounts={account.id: account}, policy=policy)
     return msgspec.structs.replace(access, **changes)
 
 

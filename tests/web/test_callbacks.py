@@ -10,6 +10,7 @@ import pytest
 import structlog
 from prometheus_client import generate_latest
 
+from service.core.account import Account
 from service.core.observation import Accepted
 from service.core.task import Task
 from service.core.tokens import CallbackTokens
@@ -53,7 +54,9 @@ async def test_a_good_callback_is_stored_before_it_is_answered(site: Site, clien
     assert (after["status"], after["tracking"]) == ("succeeded", {"via": "callback", "polls": 0, "callbacks": 1})
     assert after["result"]["raw"] == body_of()
     assert counted(site, "accepted") == 1
-    assert b'taskhook_tasks_finished_total{outcome="succeeded"' in generate_latest(site.metrics.registry)
+    assert b'taskhook_tasks_finished_total{account="default",outcome="succeeded"' in generate_latest(
+        site.metrics.registry
+    )
 
 
 async def test_a_callback_before_the_submit_is_answered_finds_its_task(site: Site, client: httpx.AsyncClient) -> None:
@@ -132,7 +135,7 @@ async def test_no_token_holds_for_a_provider_that_never_calls_back(
 async def test_no_token_holds_for_a_provider_that_is_not_configured(site: Site) -> None:
     async with site.client() as client:
         task = await site.run(client)
-    providers = dict(site.context.providers) | {"fluxapi-ai": make_access("fluxapi-ai", account=None)}
+    providers = dict(site.context.providers) | {"fluxapi-ai": make_access("fluxapi-ai", accounts={})}
     async with site.client(providers=providers) as client:
         errors(await call(client, url_of(site, task)), 403)
 
@@ -233,12 +236,9 @@ async def test_a_callback_is_a_post(site: Site, client: httpx.AsyncClient, metho
 
 
 async def test_where_signatures_are_asked_for_only_a_good_one_is_taken(site: Site) -> None:
-    access = make_access("fluxapi-ai")
-    assert access.account is not None
-    signing = make_access(
-        "fluxapi-ai",
-        account=type(access.account)(provider="fluxapi-ai", base_url="http://x", api_key="k", hmac_key=HMAC_KEY),
-    )
+    secrets = {"key": "k", "webhook_secret": HMAC_KEY}
+    account = Account(provider="fluxapi-ai", base_url="http://x", secrets=secrets)
+    signing = make_access("fluxapi-ai", accounts={"default": account})
     now = int(site.env.now().timestamp())
     async with site.client(providers=dict(site.context.providers) | {"fluxapi-ai": signing}) as client:
         task = await site.run(client)

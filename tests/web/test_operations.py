@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.core.change import Change, Pause
 from service.core.problems import Unavailable
 from service.core.times import after
-from service.providers import PROVIDERS
 from service.store.batch import Keys
 from service.web.openapi import problems_of
 from service.web.routes import OPERATIONS
+from tests.support.registry import PROVIDERS
 from tests.web.conftest import DOCUMENT, Site, make_access
 
 OPEN = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]
@@ -132,8 +132,8 @@ async def test_metrics_count_what_is_open(site: Site, client: httpx.AsyncClient)
 
 
 async def test_providers_are_told_with_their_models_and_their_state(site: Site) -> None:
-    providers = dict(site.context.providers) | {"acedata": make_access("acedata", account=None)}
-    pause = Pause(provider="fluxapi-ai", until=after(site.env.now(), 30))
+    providers = dict(site.context.providers) | {"acedata": make_access("acedata", accounts={})}
+    pause = Pause(account="fluxapi-ai", until=after(site.env.now(), 30))
     await site.writer.change(Keys(), lambda _: Change(pauses=(pause,)))
     async with site.client(providers=providers) as client:
         found = {one["id"]: one for one in (await client.get("/v1/providers")).json()["data"]}

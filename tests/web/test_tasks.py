@@ -11,10 +11,10 @@ from prometheus_client import generate_latest
 from service.core import delivering
 from service.core.observation import Accepted, Unreadable
 from service.outbound.guard import Guard
-from service.providers import PROVIDERS
 from service.store.batch import Keys
 from service.web import context
 from tests.support.factory import picture, refusal
+from tests.support.registry import PROVIDERS
 from tests.support.wait import soon, until
 from tests.web.conftest import MODEL, Site, errors, make_access
 
@@ -31,7 +31,9 @@ async def test_a_new_task_is_queued_stored_and_answered_with_its_place(site: Sit
     assert (task["status"], task["provider"], task["model"]) == ("queued", "fluxapi-ai", "flux-kontext-pro")
     assert (task["created_at"], task["deadline_at"]) == ("2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z")
     assert (await client.get(f"/v1/tasks/{task['id']}")).json() == task
-    assert b'taskhook_tasks_created_total{provider="fluxapi-ai"} 1.0' in generate_latest(site.metrics.registry)
+    assert b'taskhook_tasks_created_total{account="default",provider="fluxapi-ai"} 1.0' in generate_latest(
+        site.metrics.registry
+    )
 
 
 async def test_the_deadline_is_900_seconds_away_by_default(site: Site, client: httpx.AsyncClient) -> None:
@@ -41,14 +43,14 @@ async def test_the_deadline_is_900_seconds_away_by_default(site: Site, client: h
 async def test_a_bare_model_goes_to_the_first_configured_provider_that_has_it(site: Site) -> None:
     async with site.client() as client:
         assert (await site.create(client, model="flux-kontext-pro"))["provider"] == "flux-context"
-    providers = dict(site.context.providers) | {"flux-context": make_access("flux-context", account=None)}
+    providers = dict(site.context.providers) | {"flux-context": make_access("flux-context", accounts={})}
     async with site.client(providers=providers) as client:
         assert (await site.create(client, model="flux-kontext-pro"))["provider"] == "fluxapi-ai"
 
 
 @pytest.mark.parametrize("model", ["fluxapi-ai/flux-kontext-max", "flux-kontext-max"])
 async def test_a_provider_without_a_key_is_refused_by_the_name_of_its_setting(site: Site, model: str) -> None:
-    providers = {name: make_access(name, account=None) for name in PROVIDERS}
+    providers = {name: make_access(name, accounts={}) for name in PROVIDERS}
     async with site.client(providers=providers) as client:
         found = errors(await client.post("/v1/tasks", json={"model": model, "input": INPUT}))
     setting = "TASKHOOK_FLUXAPI_AI_API_KEY" if "/" in model else "TASKHOOK_FLUX_CONTEXT_API_KEY"
@@ -375,7 +377,7 @@ async def test_a_poll_on_request_is_refused_where_there_is_nothing_to_poll(
     for task in (waiting, final):
         assert (await client.post(f"/v1/tasks/{task['id']}/poll")).status_code == 409
     async with site.client(
-        providers={**site.context.providers, "fluxapi-ai": make_access("fluxapi-ai", account=None)}
+        providers={**site.context.providers, "fluxapi-ai": make_access("fluxapi-ai", accounts={})}
     ) as rest:
         reply = await rest.post(f"/v1/tasks/{waiting['id']}/poll")
         assert reply.status_code == 409

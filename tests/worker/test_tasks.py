@@ -6,17 +6,18 @@ from functools import partial
 from pathlib import Path
 
 from service.core import lifecycle
+from service.core.account import Account, Limits
 from service.core.schedule import SUBMIT_BACKOFF_FIRST_S
 from service.core.task import Task
 from service.core.tokens import CallbackTokens
 from service.outbound.client import ProviderClient
-from service.providers import PROVIDERS
-from service.providers.base import Access, Account, Limits
+from service.providers.base import Access
 from service.store.batch import Keys
 from service.telemetry import Metrics
 from service.worker.tasks import FROZEN_S, CallbackUrls, TaskWork
 from tests.store.conftest import Store, open_store
 from tests.support.factory import CALLS_BACK, make_task
+from tests.support.registry import PROVIDERS
 from tests.support.server import Reply
 from tests.support.upstream import FakeFluxapiAi, answer
 
@@ -27,8 +28,8 @@ LIMITS = Limits(submits=100, window_s=1.0, max_in_flight=100)
 async def a_worker(path: Path, fake: FakeFluxapiAi) -> AsyncIterator[tuple[TaskWork, Store]]:
     """For the tasks of one provider, on a database of its own."""
     async with open_store(str(path / "taskhook.db")) as store:
-        account = Account(provider=fake.provider, base_url=fake.server.url, api_key=fake.key)
-        access = Access(provider=PROVIDERS[fake.provider], account=account, policy=CALLS_BACK, limits=LIMITS)
+        account = Account(provider=fake.provider, base_url=fake.server.url, secrets={"key": fake.key}, limits=LIMITS)
+        access = Access(provider=PROVIDERS[fake.provider], accounts={account.id: account}, policy=CALLS_BACK)
         client, urls = (
             ProviderClient(store.env),
             CallbackUrls("http://127.0.0.1", CallbackTokens(["key"], [fake.provider])),
