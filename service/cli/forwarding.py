@@ -72,12 +72,19 @@ class Forwarder:
     def _send(self, headers: Mapping[str, str], body: bytes) -> tuple[int | None, str | None, str]:
         try:
             with self._http.stream("POST", self.url, headers=headers, content=body) as response:
-                said = next(response.iter_bytes(RESPONSE_MAX), b"")
-                return response.status_code, None, said.decode("utf-8", "replace")
+                return response.status_code, None, _read_start(response).decode("utf-8", "replace")
         except httpx.TimeoutException:
             return None, f"no answer within {TIMEOUT_S:g} s", ""
         except (httpx.TransportError, httpx.DecodingError) as error:
             return None, re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__, ""
+
+
+def _read_start(response: httpx.Response) -> bytes:
+    """Return what can be read of the body's beginning: the status counts, whatever the body does."""
+    try:
+        return next(response.iter_bytes(RESPONSE_MAX), b"")
+    except (httpx.TransportError, httpx.DecodingError):
+        return b""
 
 
 def post_patiently(

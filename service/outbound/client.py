@@ -5,6 +5,8 @@ import io
 import math
 import ssl
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -15,6 +17,7 @@ from service.core.env import Env
 from service.core.observation import NotSent, Unconfirmed
 from service.outbound.failures import clean, reason_of, surely_not_sent
 from service.outbound.guard import URL_MAX, Guard, Target
+from service.outbound.head import BrokenAnswer, Head, HeadResponse, first_values, keep_heads
 from service.outbound.resolver import Resolver
 from service.providers.base import HttpReply, HttpRequest
 
@@ -27,6 +30,8 @@ EXCERPT_MAX = 1024
 _KEEPALIVE_S = 1.0
 _CONNECT_S = 10.0
 _LATE_S, _TO_READ_S = 1.0, 2.0
+_EXCERPT_S = 1.0
+"""For the beginning of a body, once the head said that the event is received."""
 _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _ONE_PIECE_MAX = 1 << 20
 
@@ -125,7 +130,7 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def received(self) -> bool:
-        """A 2xx whose body, or its first KiB, came in time."""
+        """Whether the head of a 2xx came in time. Its body decides nothing, even if it breaks the rules."""
         return self.error is None and self.status_code is not None
 
 
@@ -158,32 +163,38 @@ class Poster:
         target = self._guard.target(url)
         if isinstance(target, str):
             return _attempted(None, f"refused: URL {target}", b"", started)
-        response: aiohttp.ClientResponse | None = None
+        head: Head | None = None
         kept = bytearray()
         try:
-            response = await self._send(target, headers, body, timeout_s)
-            await _keep_first(kept, response.content)
-            error = _verdict(response)
+            async with self._send(target, headers, body, timeout_s) as response:
+                head = Head(status=response.status, headers=first_values(response.headers.items()))
+                error = _verdict(head)
+                await _keep_excerpt(kept, response, received=error is None)
+        except BrokenAnswer as broken:
+            head, error = broken.head, _verdict(broken.head)
         except Exception as exc:
             error = reason_of(exc, connect_s=timeout_s, total_s=timeout_s)
-        finally:
-            if response is not None and not response.closed:
-                response.close()
-        return _attempted(response, error, kept, started)
+        return _attempted(head, error, kept, started)
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
+    @asynccontextmanager
     async def _send(
         self, target: Target, headers: dict[str, str], body: bytes, timeout_s: float
-    ) -> aiohttp.ClientResponse:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         session = self._session or self._open_session()
         # Without the infinite threshold aiohttp rounds long times up to whole seconds of the loop's clock.
         timeout = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=math.inf)
-        return await session.post(
+        response = await session.post(
             target.url, data=_in_pieces(body), headers=headers, allow_redirects=False, timeout=timeout
         )
+        try:
+            yield response
+        finally:
+            if not response.closed:
+                response.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
         limit, limit_per_host = self._limits
@@ -194,7 +205,8 @@ class Poster:
             limit=limit,
             limit_per_host=limit_per_host,
         )
-        self._session = _session(connector, read_bufsize=8 * EXCERPT_MAX)
+        keep_heads(connector)
+        self._session = _session(connector, read_bufsize=8 * EXCERPT_MAX, response_class=HeadResponse)
         return self._session
 
 
@@ -232,29 +244,32 @@ def _in_pieces(body: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if body is not None and len(body) > _ONE_PIECE_MAX else body
 
 
-async def _keep_first(kept: bytearray, content: aiohttp.StreamReader) -> None:
-    """The first KiB, or all there is."""
-    while len(kept) < EXCERPT_MAX and not content.at_eof():
-        kept += await content.read(EXCERPT_MAX - len(kept))
+async def _keep_excerpt(kept: bytearray, response: aiohttp.ClientResponse, *, received: bool) -> None:
+    """Read the first KiB, or all there is. Where the event is received already, nothing hangs on it."""
+    try:
+        async with asyncio.timeout(_EXCERPT_S if received else None):
+            while len(kept) < EXCERPT_MAX and not response.content.at_eof():
+                kept += await response.content.read(EXCERPT_MAX - len(kept))
+    except Exception:
+        if not received:
+            raise
 
 
-def _verdict(response: aiohttp.ClientResponse) -> str | None:
-    if 200 <= response.status < 300:
+def _verdict(head: Head) -> str | None:
+    if 200 <= head.status < 300:
         return None
-    location = response.headers.get("Location")
-    if location and 300 <= response.status < 400:
+    location = head.headers.get("location")
+    if location and 300 <= head.status < 400:
         return f"redirect to {clean(location, 200)}"
-    return f"status {response.status}"
+    return f"status {head.status}"
 
 
-def _attempted(
-    response: aiohttp.ClientResponse | None, error: str | None, kept: bytes | bytearray, started: float
-) -> Attempted:
+def _attempted(head: Head | None, error: str | None, kept: bytes | bytearray, started: float) -> Attempted:
     retry_after = location = None
-    if response is not None:
-        retry_after, location = response.headers.get("Retry-After"), response.headers.get("Location")
+    if head is not None:
+        retry_after, location = head.headers.get("retry-after"), head.headers.get("location")
     return Attempted(
-        status_code=None if response is None else response.status,
+        status_code=None if head is None else head.status,
         error=error,
         excerpt=kept.decode(errors="replace").replace("\0", ""),
         retry_after=retry_after and clean(retry_after),

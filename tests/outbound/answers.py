@@ -1,8 +1,25 @@
 """Answers that no server should give: by name, with the reason that both clients must find for them."""
 
+import asyncio
 import gzip
+from dataclasses import dataclass
 
-from tests.support.server import Answer, Cut, Raw, Reply, Reset
+from tests.support.server import Answer, Connection, Cut, Raw, Reply, Reset
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Any bytes, so many at a time; the connection stays open for the next request."""
+
+    data: bytes
+    piece: int
+
+    async def play(self, connection: Connection) -> bool:
+        for start in range(0, len(self.data), self.piece):
+            await connection.send(self.data[start : start + self.piece])
+            await asyncio.sleep(0.002)
+        return True
+
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = b"Content-Length: 0\r\n\r\n"
@@ -37,6 +54,44 @@ UNREADABLE: dict[str, tuple[Answer, str]] = {
         "connection closed without an answer",
     ),
 }
+
+COMPLETE_HEADS = {
+    "a NUL in a name",
+    "a NUL in a value",
+    "two lengths",
+    "a negative length",
+    "length and chunks",
+    "a chunk size that is none",
+}
+"""Of these, those that said 200 before they broke the rules: enough to be received, too little to be read."""
+
+BAD_2XX: dict[str, tuple[bytes, int]] = {
+    "204 in chunks": (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 204),
+    "204 in chunks, the head alone": (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", 204),
+    "204 with a length and a body": (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello", 204),
+    "204 with a body": (b"HTTP/1.1 204 No Content\r\n\r\nhello", 204),
+    "204 after a hint": (
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        204,
+    ),
+    "205 with a body": (b"HTTP/1.1 205 Reset Content\r\nContent-Length: 2\r\n\r\nok", 205),
+    "205 without a length": (b"HTTP/1.1 205 Reset Content\r\n\r\n", 205),
+    "206 that nobody asked for": (b"HTTP/1.1 206 Partial Content\r\nContent-Range: x\r\n\r\nab", 206),
+    "a length that is none": (OK + b"Content-Length: many\r\n\r\nok", 200),
+    "a list of lengths": (OK + b"Content-Length: 2, 2\r\n\r\nok", 200),
+    "a huge length": (OK + b"Content-Length: 99999999999999999999999\r\n\r\nok", 200),
+    "an unknown coding": (OK + b"Transfer-Encoding: gzip\r\n\r\nok", 200),
+    "chunks twice": (OK + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 200),
+    "no line break behind a chunk": (CHUNKED + b"2\r\nok0\r\n\r\n", 200),
+    "more than its length": (OK + b"Content-Length: 2\r\n\r\nok and more", 200),
+    "lines without a carriage return": (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", 200),
+    "HTTP/1.0 without a length": (b"HTTP/1.0 200 OK\r\n\r\nok", 200),
+    "no reason": (b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", 200),
+}
+"""Heads that say 2xx, with a body that breaks the rules."""
+SURPLUS = {"204 with a body", "205 without a length", "more than its length"}
+"""Of these, those whose bytes behind the answer can come too late to be seen before the next request."""
 
 CUT_SHORT = {
     "a short body": Raw(OK + b"Content-Length: 10\r\n\r\nabc"),
