@@ -118,7 +118,14 @@ def cancel(task: Task, env: Env) -> Change:
         return Change(outcome="duplicate", tasks=(task,))
     if task.is_final:
         raise Conflict(f"The task is {task.status}; a final state never changes.")
+    # No built-in provider has a cancel in its API.
+    task = replace(task, provider_cancel="unsupported" if _may_be_at_the_provider(task) else None)
     return _finish(task, env, "canceled", "cancel")
+
+
+def _may_be_at_the_provider(task: Task) -> bool:
+    in_doubt = task.setback is not None and task.setback.code == "submit_unconfirmed"
+    return task.submits > 0 and (task.step != "submit" or in_doubt)
 
 
 def look_now(task: Task, env: Env, policy: Policy) -> Change:

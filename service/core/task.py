@@ -32,6 +32,16 @@ done         final, never due again
 
 Via = Literal["callback", "poll", "submit", "deadline", "cancel"]
 
+ProviderCancel = Literal["pending", "accepted", "too_late", "unsupported", "failed"]
+"""The cancel of a task at its provider; None if it was never submitted.
+
+pending      the provider has yet to be asked
+accepted     the provider stopped it
+too_late     the provider had finished it
+unsupported  the provider's API has no cancel
+failed       the provider could not be asked
+"""
+
 ErrorCode = Literal[
     "invalid_request",
     "content_policy",
@@ -152,6 +162,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     setback: TaskError | None = None
     lost: bool = False
     polls_without_output: int = 0
+    provider_cancel: ProviderCancel | None = None
     submitted_at: datetime | None = None
     finished_at: datetime | None = None
     erased_at: datetime | None = None

@@ -11,7 +11,7 @@ from service.core.account import DEFAULT
 from service.core.change import Entry
 from service.core.delivery import Attempt, Delivery, DeliveryStatus, Endpoint, EndpointFilter, Format, Held
 from service.core.event import EventType
-from service.core.task import Result, Status, Task, TaskError, Via
+from service.core.task import ProviderCancel, Result, Status, Task, TaskError, Via
 from service.core.times import rfc3339
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-01T00:00:00.000Z"])]
@@ -27,11 +27,18 @@ InputView = Annotated[Any, Meta(description="As given; empty once erased.", extr
 
 
 class Tracking(msgspec.Struct, frozen=True, kw_only=True):
-    """What ended the task (null before), and how often it was polled and called back."""
+    """How the task was tracked: `via` is what ended it, null before.
+
+    `progress` runs from 0 to 1, `queue_position` counts the tasks before it; both are null where the provider does not
+    say. `provider_cancel` is the cancel at the provider, null unless the task was canceled after its submit.
+    """
 
     via: Via | None
     polls: int
     callbacks: int
+    progress: float | None = None
+    queue_position: int | None = None
+    provider_cancel: ProviderCancel | None = None
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +77,9 @@ def view_task(task: Task) -> TaskView:
         result=task.result,
         error=task.error,
         late_result=task.late_result or UNSET,
-        tracking=Tracking(via=task.via, polls=task.polls, callbacks=task.callbacks),
+        tracking=Tracking(
+            via=task.via, polls=task.polls, callbacks=task.callbacks, provider_cancel=task.provider_cancel
+        ),
         created_at=rfc3339(task.created_at),
         submitted_at=time_or_null(task.submitted_at),
         finished_at=time_or_null(task.finished_at),

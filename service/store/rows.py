@@ -11,7 +11,7 @@ from service.core.account import split_key
 from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Resume
-from service.core.task import Result, Task, TaskError, TaskInput, Via
+from service.core.task import ProviderCancel, Result, Task, TaskError, TaskInput, Via
 from service.core.times import from_ms, to_ms
 from service.core.trace import TraceContext
 from service.store.driver import Row
@@ -40,6 +40,7 @@ class _TaskDocument(msgspec.Struct, omit_defaults=True):
     setback: TaskError | None = None
     lost: bool = False
     polls_without_output: int = 0
+    provider_cancel: ProviderCancel | None = None
     trace: TraceContext | None = None
 
 

@@ -396,3 +396,21 @@ def test_a_task_that_was_never_sent_says_what_its_account_waited_for(
     ended = lifecycle.begin(task, env, CALLS_BACK, hindrance).tasks[0]
     assert ended.error is not None and (ended.error.code, ended.error.retryable) == (code, True)
     assert ended.error.message.startswith("It was not sent before its deadline: ")
+
+
+def test_a_cancel_says_that_the_provider_goes_on(env: FakeEnv) -> None:
+    assert lifecycle.cancel(running(env), env).tasks[0].provider_cancel == "unsupported"
+    assert lifecycle.cancel(sent(env), env).tasks[0].provider_cancel == "unsupported"
+
+
+def test_a_cancel_before_the_submit_concerns_no_provider(env: FakeEnv) -> None:
+    assert lifecycle.cancel(make_task(env), env).tasks[0].provider_cancel is None
+    throttled = lifecycle.advance(sent(env), Throttled(reason="429"), "submit", env, CALLS_BACK).tasks[0]
+    assert lifecycle.cancel(throttled, env).tasks[0].provider_cancel is None
+
+
+def test_a_cancel_of_a_task_that_waits_for_a_second_submit_in_doubt_concerns_its_provider(env: FakeEnv) -> None:
+    task = sent(env, on_unconfirmed="resubmit")
+    in_doubt = lifecycle.advance(task, Unconfirmed(reason="reset"), "submit", env, CALLS_BACK).tasks[0]
+    assert in_doubt.step == "submit"
+    assert lifecycle.cancel(in_doubt, env).tasks[0].provider_cancel == "unsupported"

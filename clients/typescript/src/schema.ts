@@ -704,12 +704,21 @@ export interface components {
         };
         /**
          * Tracking
-         * @description What ended the task (null before), and how often it was polled and called back.
+         * @description How the task was tracked: `via` is what ended it, null before.
+         *
+         *         `progress` runs from 0 to 1, `queue_position` counts the tasks before it; both are null where the provider does not
+         *         say. `provider_cancel` is the cancel at the provider, null unless the task was canceled after its submit.
          */
         Tracking: {
             via: ("callback" | "cancel" | "deadline" | "poll" | "submit") | null;
             polls: number;
             callbacks: number;
+            /** @default null */
+            progress: number | null;
+            /** @default null */
+            queue_position: number | null;
+            /** @default null */
+            provider_cancel: ("accepted" | "failed" | "pending" | "too_late" | "unsupported") | null;
         };
         /**
          * TaskList
