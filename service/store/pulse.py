@@ -17,7 +17,10 @@ MINUTE_MS = 60_000
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """What is not done yet, each up to `COUNT_MAX`; `oldest` is the task that has been queued for longest."""
+    """What is not done yet, each up to `COUNT_MAX`; `oldest` is the task that has been queued for longest.
+
+    Failed deliveries of a deleted endpoint are not counted: nothing can be done about them.
+    """
 
     queued: int
     running: int
@@ -33,16 +36,30 @@ async def count_waiting(session: ReadSession) -> Waiting:
         found = await session.fetch(f"select count(*) from ({rows}) as counted", (status, status, COUNT_MAX))
         return int(found[0][0])
 
-    open_deliveries = ("pending", "sending", "held", "failed", "parked")
+    open_deliveries = ("pending", "sending", "held", "parked")
     first = "select id from tasks where status >= 'queued' and status <= 'queued' order by status, id limit 1"
     oldest = await session.fetch(first)
     return Waiting(
         queued=await count("queued", "tasks"),
         running=await count("running", "tasks"),
-        deliveries={status: await count(status, "deliveries", f"and {STATED}") for status in open_deliveries},
+        deliveries={status: await count(status, "deliveries", f"and {STATED}") for status in open_deliveries}
+        | {"failed": await _count_failed(session)},
         oldest_id=oldest[0][0] if oldest else None,
         oldest_at=created_at(oldest[0][0]) if oldest else None,
     )
+
+
+async def _count_failed(session: ReadSession) -> int:
+    """Count among the newest `COUNT_MAX`, so that what is left out costs no more than what is counted."""
+    newest = f"""
+    select endpoint_id from deliveries where status >= 'failed' and status <= 'failed' and {STATED}
+    order by status desc, id desc limit ?
+    """
+    sql = f"""
+    select count(*) from ({newest}) as newest where not exists
+      (select 1 from endpoints e where e.id = newest.endpoint_id and e.doc like '%"deleted_at":"%')
+    """
+    return int((await session.fetch(sql, (COUNT_MAX,)))[0][0])
 
 
 async def count_endings(

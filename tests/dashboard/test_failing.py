@@ -148,3 +148,27 @@ async def test_each_concern_leads_to_where_it_is_mended(browser: Browser, site: 
     reader = Door(site).browser()
     await reader.sign_in((await make_key(api, "tasks:read"))["key"])
     assert list((await concerns(reader)).values()) == ["/providers"]
+
+
+async def test_what_a_deleted_endpoint_missed_is_no_alarm_and_is_not_offered_again(
+    browser: Browser, site: Site, api: httpx.AsyncClient
+) -> None:
+    endpoint_id, delivery_id = await failed_delivery(site, api)
+    assert list((await concerns(anew(browser, site))).values()) == ["/deliveries?status=failed"]
+    await api.delete(f"/v1/endpoints/{endpoint_id}")
+    assert await concerns(anew(browser, site)) == {}
+    for page in ("/deliveries?status=failed", f"/deliveries/{delivery_id}"):
+        shown = await browser.page(page)
+        assert "/retry" not in shown and "deleted" in shown
+    assert "Its endpoint was deleted, so it can't be sent again" in shown
+
+
+async def test_what_a_disabled_endpoint_missed_is_offered_as_one_attempt_that_works(
+    browser: Browser, site: Site, api: httpx.AsyncClient
+) -> None:
+    endpoint_id, delivery_id = await failed_delivery(site, api)
+    await api.patch(f"/v1/endpoints/{endpoint_id}", json={"enabled": False})
+    page = await browser.page(f"/deliveries/{delivery_id}")
+    assert "enable it and recover" in page and "Send again" in page
+    assert (await browser.send(f"/deliveries/{delivery_id}/retry")).status_code == 303
+    assert (await api.get(f"/v1/deliveries/{delivery_id}")).json()["status"] == "pending"
