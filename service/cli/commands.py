@@ -72,6 +72,7 @@ SUBMIT_OPTIONS = (
     click.option("--wait", is_flag=True, help="Stay until the task is final."),
     click.option("--wait-s", metavar="SECONDS", type=click.FloatRange(0), help="Stay so long at most; implies --wait."),
     click.option("--save", metavar="DIR", type=FOLDER, help="Download the images; implies --wait."),
+    click.option("--account", metavar="ID", help="The provider's account; without one that with the most room."),
     click.option("--aspect-ratio", metavar="W:H", help="Such as 16:9."),
     click.option("--size", metavar="WxH", help="Such as 1024x1024."),
     click.option("--n", metavar="COUNT", type=click.IntRange(1), help="How many images."),
@@ -120,9 +121,22 @@ def submit(client: Client, as_json: bool, wait: bool, wait_s: float | None, save
 
 
 def build_request(
-    *, model: str, prompt: str, webhook_url: str | None, timeout_s: float | None, metadata: Json, **given: Any
+    *,
+    model: str,
+    prompt: str,
+    account: str | None,
+    webhook_url: str | None,
+    timeout_s: float | None,
+    metadata: Json,
+    **given: Any,
 ) -> Json:
-    request = {"model": model, "webhook_url": webhook_url, "timeout_s": timeout_s, "metadata": metadata or None}
+    request = {
+        "model": model,
+        "account": account,
+        "webhook_url": webhook_url,
+        "timeout_s": timeout_s,
+        "metadata": metadata or None,
+    }
     chosen = {"prompt": prompt, **given, "options": given["options"] or None}
     request["input"] = {key: value for key, value in chosen.items() if value is not None}
     return {key: value for key, value in request.items() if value is not None}
@@ -174,6 +188,7 @@ def save_images(task: Json, folder: Path) -> Iterator[str]:
 @cli.command()
 @click.option("--status", type=click.Choice(STATUSES))
 @click.option("--provider")
+@click.option("--account", metavar="ID")
 @click.option("--model", help="`provider/model`, or a bare name at any provider.")
 @click.option("--metadata", help="Equal to your own; repeatable.", **PAIR)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)

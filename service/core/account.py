@@ -1,6 +1,7 @@
 """An account: one set of credentials and limits at a provider. Limits, pauses and the circuit breaker are its own."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -87,3 +88,10 @@ def setting_name(provider: str, account: str, suffix: str) -> str:
     """The environment variable of one setting of an account."""
     owner = provider if account == DEFAULT else f"{provider}__{account}"
     return f"TASKHOOK_{owner.replace('-', '_').upper()}_{suffix}"
+
+
+def choose(rooms: Mapping[str, int], last: str | None) -> str:
+    """Return the account with the most room; of those that have as much, the next after the last one chosen."""
+    most = max(rooms.values())
+    best = sorted(account for account, room in rooms.items() if room == most)
+    return next((account for account in best if last is not None and account > last), best[0])

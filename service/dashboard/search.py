@@ -13,7 +13,7 @@ from service.store.queries import TaskFilter
 from service.web.calls import ID_SHAPES
 from service.web.queries import read_model, read_time
 
-NAMES = ("status", "provider", "model", "id", "after", "before")
+NAMES = ("status", "provider", "account", "model", "id", "after", "before")
 TEXT_MAX = 300
 WORDS_MAX = 8
 _TOKEN = re.compile(r'(?:(?P<name>[a-z]+):)?(?:"(?P<quoted>[^"]*)"?|(?P<plain>\S+))')
@@ -82,6 +82,7 @@ def read_search(text: str, known: Container[str], status: str = "", provider: st
     wanted = TaskFilter(
         status=given.get("status"),
         provider=named,
+        account=given.get("account"),
         model=model,
         metadata=reader.metadata,
         created_after=times["after"],

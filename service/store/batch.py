@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from service.core.account import Account
 from service.core.breaker import AccountCall, Breaker, after_calls
 from service.core.change import Change, Entry, IdempotencyKey, Pause
 from service.core.delivery import Attempt, Delivery, Endpoint, fan_out
@@ -17,6 +18,7 @@ from service.core.problems import NotFound
 from service.core.task import Task
 from service.core.times import to_ms
 from service.store import endpoint_rows, faults, rows
+from service.store.accounts import read_rooms
 from service.store.bus import DELIVERIES, EVENTS, tasks_of
 from service.store.driver import Contended, Driver, Row, Session
 from service.store.queries import GIVEN_UP, OPEN
@@ -29,6 +31,8 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
     idempotency: tuple[str, ...] = ()
+    rooms: tuple[Account, ...] = ()
+    """Accounts of which a decision chooses one."""
 
 
 class Subscribers:
@@ -60,6 +64,7 @@ class Batch:
         self._deliveries: dict[str, Delivery] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._idempotency: dict[str, IdempotencyKey] = {}
+        self.rooms: dict[str, int] = {}
         self._known: set[str] = set()
         self._patient = patient
         self._unlocked: dict[str, Row] = {}
@@ -92,6 +97,8 @@ class Batch:
         await self._load_endpoints(missing)
         missing = {key for keys in named for key in keys.idempotency} - self._idempotency.keys()
         await self._load_idempotency(missing)
+        crowded = {one.key: one for keys in named for one in keys.rooms if one.key not in self.rooms}
+        self.rooms |= await read_rooms(self.session, crowded.values(), self.env.now())
 
     async def _load_endpoints(self, missing: set[str]) -> None:
         lock = self.driver.for_update if self._patient else ""

@@ -7,18 +7,18 @@ from msgspec.structs import replace
 
 from service.core import breaker, delivering, lifecycle
 from service.core.account import Limits
-from service.core.breaker import Breaker, CallKind
+from service.core.breaker import Breaker
 from service.core.delivery import WEBHOOK_MAX_IN_FLIGHT, Delivery, Endpoint
 from service.core.limits import Window
 from service.core.schedule import Policy
 from service.core.task import Task
 from service.core.times import after, from_ms, to_ms
 from service.core.trace import TraceContext
-from service.core.unanswered import Hindrance
 from service.store import faults, rows
+from service.store.accounts import IN_FLIGHT, WAITING, AccountState, read_account, read_used
 from service.store.batch import Batch
 from service.store.driver import ReadSession, Row, Session
-from service.store.queries import FLYING, OPEN
+from service.store.queries import OPEN
 
 EXPIRE_MAX = 200
 TURN_S = 0.02
@@ -54,31 +54,8 @@ class DeliveryClaim(msgspec.Struct, frozen=True, kw_only=True):
     is_short: bool
 
 
-class AccountState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the account's row says: until when the provider wants rest, what was sent lately, and whether it answers."""
-
-    paused_until: datetime
-    window: Window
-    breaker: Breaker
-
-    def shuts(self, kind: CallKind, now: datetime) -> bool:
-        return self.paused_until > now or self.breaker.shuts(kind)
-
-    def hindrance(self, now: datetime) -> Hindrance:
-        if self.breaker.shuts("submit"):
-            return "circuit"
-        return "rest" if self.paused_until > now else "limit"
-
-    def opens_at(self, kind: CallKind, now: datetime) -> datetime:
-        waits_until = self.breaker.probe_at if self.breaker.shuts(kind) else None
-        return max(self.paused_until, now, waits_until or now)
-
-
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
-# Of one account, by its key.
-IN_FLIGHT = f"provider = ? and {FLYING}"
-WAITING = "provider = ? and step = 'submit'"
 EXPIRING = f"{WAITING} and deadline_ms >= 0"
 """All that wait, in the words of the index of their deadlines."""
 _SELECT = f"select {rows.TASK_COLUMNS} from tasks where"
@@ -95,24 +72,6 @@ _NEXT_DEADLINE = f"select deadline_ms from tasks where {EXPIRING} order by deadl
 _NEXT_FLYING = f"select due_ms from tasks where {IN_FLIGHT} order by due_ms limit 1"
 _NEXT = f"select ({_NEXT_SUBMIT}), ({_NEXT_DEADLINE}), ({_NEXT_FLYING})"
 _LAST_POLL = f"select min(deadline_ms) from tasks where {IN_FLIGHT}"
-_read_used = msgspec.json.Decoder(dict[int, int]).decode
-
-
-_ACCOUNT_KEYS = """
-with recursive found (name) as (
-  select (select provider from tasks order by provider limit 1)
-  union all
-  select (select t.provider from tasks t where t.provider > found.name order by t.provider limit 1) from found
-  where found.name is not null
-)
-select name from found where name is not null
-"""
-"""One step in an index for each account."""
-
-
-async def account_keys(session: ReadSession) -> list[str]:
-    """The accounts that have tasks, also those that are configured no more."""
-    return [name for (name,) in await session.fetch(_ACCOUNT_KEYS)]
 
 
 async def next_due_task(session: ReadSession, account: str) -> datetime | None:
@@ -224,23 +183,13 @@ class _Claim:
         return len(self.begun) - before
 
 
-async def read_account(session: ReadSession, name: str, limits: Limits) -> AccountState:
-    window = Window(limit=limits.submits, window_s=limits.window_s)
-    found = await session.fetch("select paused_ms, used, breaker from limits where name = ?", (name,))
-    if not found:
-        return AccountState(paused_until=from_ms(0), window=window, breaker=Breaker())
-    paused_ms, used, state = found[0]
-    window = replace(window, used=_read_used(used))
-    return AccountState(paused_until=from_ms(paused_ms), window=window, breaker=rows.breaker_from_text(state))
-
-
 async def save_breaker(session: Session, name: str, state: Breaker) -> None:
     await session.execute(rows.UPSERT_BREAKER, (name, rows.breaker_to_text(state)))
 
 
 async def _read_window(session: ReadSession, name: str, window: Window) -> Window:
     found = await session.fetch("select used from limits where name = ?", (name,))
-    return replace(window, used=_read_used(found[0][0])) if found else window
+    return replace(window, used=read_used(found[0][0])) if found else window
 
 
 async def _save_window(session: Session, name: str, window: Window) -> None:

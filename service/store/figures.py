@@ -13,7 +13,7 @@ from service.core.delivery import DeliveryStatus
 from service.core.event import EventType
 from service.core.times import from_ms, to_ms
 from service.store import rows
-from service.store.claims import IN_FLIGHT, WAITING, read_account
+from service.store.accounts import IN_FLIGHT, WAITING, read_account
 from service.store.driver import ReadSession, Row
 from service.store.overdue import find_overdue_task
 from service.store.pulse import COUNT_MAX

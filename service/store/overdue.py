@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from service.core.account import Limits
 from service.core.times import from_ms, to_ms
-from service.store.claims import EXPIRING, IN_FLIGHT, WAITING, find_lanes, read_account
+from service.store.accounts import IN_FLIGHT, WAITING, read_account
+from service.store.claims import EXPIRING, find_lanes
 from service.store.driver import ReadSession
 
 LATE_S = 60.0

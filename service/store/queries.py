@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from service.core.ids import first_id_at
 from service.store import rows
@@ -26,6 +27,7 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     status: str | None = None
     provider: str | None = None
+    account: str | None = None
     model: str | None = None
     provider_task_id: str | None = None
     metadata: dict[str, str] = {}
@@ -33,8 +35,23 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     created_before: datetime | None = None
 
 
-def task_query(driver: Driver, wanted: TaskFilter, before: str | None, limit: int) -> tuple[str, list[Any]]:
-    """The ids are taken first, from the one index that leads; the limit is in the text, so that a planner knows it."""
+def task_query(
+    driver: Driver, wanted: TaskFilter, before: str | None, limit: int, accounts: Sequence[str | None] = (None,)
+) -> tuple[str, list[Any]]:
+    """The newest tasks of these accounts, named by their keys: a page of each, merged. None stands for all accounts."""
+    pages = [_page(driver, wanted, account, before, limit) for account in accounts]
+    ids = " union all ".join(f"select id from ({sql}) as page{n}" for n, (sql, _) in enumerate(pages))
+    if len(pages) > 1:
+        ids = f"select id from ({ids}) as pages order by id desc limit {limit:d}"
+    sql = f"select {rows.TASK_COLUMNS} from tasks where id in ({ids}) order by id desc"
+    return sql, [param for _, params in pages for param in params]
+
+
+def _page(
+    driver: Driver, wanted: TaskFilter, account: str | None, before: str | None, limit: int
+) -> tuple[str, list[Any]]:
+    """The ids, from the one index that leads; the limit is in the text, so that a planner knows it."""
+    wanted = replace(wanted, provider=account)
     tables, task_id, leads = _leading(wanted)
     after, until = wanted.created_after, wanted.created_before
     ends = [end for end in (before, first_id_at("task", until) if until else None) if end is not None]
@@ -54,11 +71,7 @@ def task_query(driver: Driver, wanted: TaskFilter, before: str | None, limit: in
     for label in list(wanted.metadata.items())["l.key" in leads :]:
         conditions.append("exists (select 1 from labels x where x.key = ? and x.value = ? and x.task_id = t.id)")
         params += label
-    page = f"select {task_id} as id from {tables} {_where(conditions)} order by {order} limit {limit:d}"
-    return (
-        f"select {rows.TASK_COLUMNS} from tasks where id in (select id from ({page}) as page) order by id desc",
-        params,
-    )
+    return f"select {task_id} as id from {tables} {_where(conditions)} order by {order} limit {limit:d}", params
 
 
 def delivery_query(

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from service.core.account import Limits
+from service.core.account import DEFAULT, Limits, account_key, split_key
 from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Endpoint, Format, Held
@@ -17,7 +17,8 @@ from service.core.problems import NotFound
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.store import endpoint_rows, faults, figures, pulse, rows
-from service.store.claims import account_keys, find_lanes, next_due_task
+from service.store.accounts import account_keys
+from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
 from service.store.gathered import Gathered
@@ -133,15 +134,28 @@ class Reads:
 
     async def list_tasks(self, wanted: TaskFilter, limit: int, before: str | None) -> Page[Task]:
         """Newest first; ids sort by creation, so the index of each column ends in the id."""
-        sql, params = task_query(self._driver, wanted, before, limit + 1)
+        sql, params = task_query(self._driver, wanted, before, limit + 1, await self._accounts_of(wanted))
         return _page(await self._fetch(sql, *params), limit, rows.task_from_row)
+
+    async def _accounts_of(self, wanted: TaskFilter) -> list[str | None]:
+        """Return the keys of the accounts that the filter names; also of those that are configured no more."""
+        if wanted.provider is None and wanted.account is None:
+            return [None]
+        if wanted.provider is not None and wanted.account is not None:
+            return [account_key(wanted.provider, wanted.account)]
+        async with self._driver.reading() as session:
+            known = await account_keys(session)
+        named = [(key, *split_key(key)) for key in known]
+        return [
+            key for key, provider, account in named if provider == wanted.provider or account == wanted.account
+        ] or [wanted.provider or DEFAULT]
 
     async def search_tasks(self, wanted: TaskFilter, words: Sequence[str], limit: int, before: str | None) -> Search:
         """Those of the newest `SEARCH_MAX` that have every word in their prompt; the next search goes on before them.
 
         The database looks roughly, in the whole document; what it finds is looked at again here.
         """
-        window, params = task_query(self._driver, wanted, before, SEARCH_MAX)
+        window, params = task_query(self._driver, wanted, before, SEARCH_MAX, await self._accounts_of(wanted))
         sql = f"select count(*), min(id) from ({window}) as looked"
         looked, last = (await self._fetch(sql, *params))[0]
         has_words = " and ".join("lower(doc) like ?" for _ in words)

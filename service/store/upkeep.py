@@ -18,9 +18,9 @@ from service.core.problems import Conflict, Unavailable
 from service.core.times import from_ms, to_ms
 from service.core.views import erase_told, view_task
 from service.store import faults
+from service.store.accounts import account_keys
 from service.store.batch import Batch, Keys
 from service.store.bus import DELIVERIES, tasks_of
-from service.store.claims import account_keys
 from service.store.driver import Row, Session
 from service.store.writer import Writer
 

@@ -97,6 +97,8 @@ class Web:
         self.tickets = Tickets(context.trust.secret_keys, self.keys, context.env)
         self.tail = Tail(context.store.reads, context.store.bus)
         self.gauges_until = 0.0
+        self.last_chosen: dict[str, str] = {}
+        """By provider, the account that the last task without one got."""
         self.requests = Slots(context.running.requests_max, "requests")
         self.slow_bodies = Shares(SLOW_BODIES_BYTES)
         self.waits = Slots(WAITS_MAX, "waiting requests")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from service.core import lifecycle
-from service.core.account import DEFAULT, setting_name
+from service.core.account import DEFAULT, Account, choose, setting_name
 from service.core.change import Change, IdempotencyKey
 from service.core.problems import Conflict, FieldError, InvalidRequest, NotFound, Problem, Unavailable, invalid
 from service.core.task import Task
@@ -39,14 +39,23 @@ def check_key(key: str | None) -> str | None:
 
 def fingerprint(request: Any) -> str:
     """The same for two requests that ask for the same, however they were written."""
-    return hashlib.sha256(_canonical.encode(request)).hexdigest()
+    fields = msgspec.structs.asdict(request)
+    if fields.get("account") is None:  # as before there were accounts, or a request sent again would be another
+        fields.pop("account", None)
+    return hashlib.sha256(_canonical.encode(fields)).hexdigest()
 
 
-async def create(web: Web, task: Task, key: str | None, request: str) -> tuple[Task, bool]:
-    """The stored task, and whether it is new. Raises Conflict when the key stands for another request."""
+async def create(
+    web: Web, task: Task, accounts: Mapping[str, Account], key: str | None, request: str
+) -> tuple[Task, bool]:
+    """The stored task, and whether it is new. Raises Conflict when the key stands for another request.
+
+    Of several accounts it gets the one with the most room.
+    """
+    choices = accounts if len(accounts) > 1 else {}
 
     def decide(batch: Batch) -> Change:
-        change = lifecycle.create(task, web.env)
+        change = lifecycle.create(_placed(web, batch, task, choices), web.env)
         if key is None:
             return change
         known = batch.idempotency_key(key)
@@ -57,10 +66,22 @@ async def create(web: Web, task: Task, key: str | None, request: str) -> tuple[T
         raise _Answered(known.task_id)
 
     try:
-        change = await web.store.writer.change(Keys(idempotency=(key,) if key else ()), decide)
+        keys = Keys(idempotency=(key,) if key else (), rooms=tuple(choices.values()))
+        change = await web.store.writer.change(keys, decide)
     except _Answered as answered:
         return await _get_answered(web, answered.task_id), False
     return change.tasks[0], True
+
+
+def _placed(web: Web, batch: Batch, task: Task, choices: Mapping[str, Account]) -> Task:
+    """Tasks of one transaction see each other."""
+    if not choices:
+        return task
+    rooms = {id: batch.rooms[account.key] for id, account in choices.items()}
+    chosen = choose(rooms, web.last_chosen.get(task.provider))
+    web.last_chosen[task.provider] = chosen
+    batch.rooms[choices[chosen].key] -= 1
+    return msgspec.structs.replace(task, account=chosen)
 
 
 async def find_answered(web: Web, key: str | None, request: str) -> Task | None:
@@ -84,12 +105,16 @@ async def _get_answered(web: Web, task_id: str) -> Task:
         raise Unavailable("The task could not be stored.") from None
 
 
-def resolve_model(providers: Mapping[str, Access], name: str) -> tuple[Access, Model]:
+def resolve_model(providers: Mapping[str, Access], name: str, account: str | None = None) -> tuple[Access, Model]:
     """`provider/model`, or a bare name for the first configured provider that has it. Raises InvalidRequest."""
     found = [(access, model) for access in providers.values() if (model := _find_model(access, name))]
-    for access, model in found:
-        if access.is_configured:
+    configured = [(access, model) for access, model in found if access.is_configured]
+    for access, model in configured:
+        if account is None or account in access.accounts:
             return access, model
+    if configured:
+        known = "; ".join(f"{one.provider.id} has {', '.join(one.accounts)}" for one, _ in configured)
+        raise invalid("account", f"is not known: {known}")
     if found:
         provider = found[0][0].provider.id
         raise invalid("model", f"needs {provider}, which is not configured: set {setting_of(provider)}")

@@ -1,7 +1,7 @@
 """What operators ask: is it alive, is it ready, what does it count, which providers does it have."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -10,13 +10,14 @@ from msgspec import UNSET, Meta, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from service.core.account import Limits, split_key
+from service.core.account import Account, Limits, split_key
 from service.core.breaker import Breaker, State
 from service.core.problems import Unavailable
-from service.core.times import from_ms, rfc3339, to_ms
+from service.core.times import rfc3339, to_ms
 from service.core.views import Time, time_or_null
 from service.core.why import CLOSED
 from service.providers.base import Access, Model
+from service.store.figures import Load
 from service.web.calls import Answer, Call, json_answer
 from service.web.context import Web
 from service.web.creating import setting_of
@@ -60,6 +61,22 @@ class Circuit(msgspec.Struct, frozen=True, kw_only=True):
     next_probe_at: Time | None
 
 
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """One account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
+
+    `state` is `paused` while the provider wants it to rest, and `circuit_open` while it does not answer.
+    """
+
+    id: str
+    state: Literal["ready", "paused", "circuit_open"]
+    paused_until: Time | None
+    circuit: Circuit
+    limits: Limits
+    submitted: int
+    in_flight: int
+    waiting: int
+
+
 class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
     """One provider: what its API can do, and whether it can be used here.
 
@@ -79,6 +96,7 @@ class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
     confirms_callbacks: bool
     result_life_s: float | None
     limits: Limits
+    accounts: tuple[AccountView, ...]
     models: tuple[Model, ...]
 
 
@@ -183,34 +201,52 @@ async def _refresh_gauges(web: Web) -> None:
 
 
 async def list_providers(web: Web, _call: Call[None, None]) -> Answer:
-    accounts = await web.store.reads.accounts()
-    views = [
-        _view_provider(access, *accounts.get(name, (0, CLOSED)), web.env.now())
-        for name, access in web.providers.items()
-    ]
+    loads = await web.store.reads.account_loads(_accounts(web), web.env.now())
+    views = [_view_provider(access, loads, web.env.now()) for access in web.providers.values()]
     return json_answer(ProviderList(data=views))
 
 
-def _view_provider(access: Access, paused_ms: int, breaker: Breaker, now: datetime) -> ProviderView:
-    able, configured = access.provider.capabilities, access.is_configured
-    rests = configured and paused_ms > to_ms(now)
+def _view_provider(access: Access, loads: Mapping[str, Load], now: datetime) -> ProviderView:
+    """Its own state is that of its first account, as when there was one only."""
+    able = access.provider.capabilities
+    accounts = tuple(_view_account(one, loads[one.key], now) for one in access.accounts.values())
+    first = accounts[0] if accounts else None
     return ProviderView(
         id=access.provider.id,
-        configured=configured,
+        configured=access.is_configured,
         setting=setting_of(access.provider.id),
-        healthy=not rests and breaker.since is None if configured else None,
-        paused_until=rfc3339(from_ms(paused_ms)) if rests else None,
-        circuit=Circuit(
-            state=breaker.state(now),
-            failures=breaker.submits + breaker.polls,
-            since=time_or_null(breaker.since),
-            next_probe_at=time_or_null(breaker.probe_at),
-        ),
+        healthy=any(one.state == "ready" for one in accounts) if accounts else None,
+        paused_until=first.paused_until if first else None,
+        circuit=first.circuit if first else _view_circuit(CLOSED, now),
         callbacks=able.callbacks,
         polling=able.polling,
         blocking=able.blocking,
         confirms_callbacks=access.policy.confirm,
         result_life_s=able.result_life_s,
-        limits=next((one.limits for one in access.accounts.values()), able.limits),
+        limits=first.limits if first else able.limits,
+        accounts=accounts,
         models=able.models,
+    )
+
+
+def _view_account(account: Account, load: Load, now: datetime) -> AccountView:
+    rests, is_open = load.paused_until > now, load.breaker.since is not None
+    return AccountView(
+        id=account.id,
+        state="circuit_open" if is_open else "paused" if rests else "ready",
+        paused_until=rfc3339(load.paused_until) if rests else None,
+        circuit=_view_circuit(load.breaker, now),
+        limits=account.limits,
+        submitted=load.used,
+        in_flight=load.in_flight,
+        waiting=load.waiting,
+    )
+
+
+def _view_circuit(breaker: Breaker, now: datetime) -> Circuit:
+    return Circuit(
+        state=breaker.state(now),
+        failures=breaker.submits + breaker.polls,
+        since=time_or_null(breaker.since),
+        next_probe_at=time_or_null(breaker.probe_at),
     )

@@ -12,6 +12,7 @@ import structlog
 from msgspec import UNSET, Meta, UnsetType
 
 from service.core import lifecycle
+from service.core.account import ID_SHAPE
 from service.core.delivery import Attempt, Delivery
 from service.core.problems import Conflict, FieldError, InvalidRequest, Unauthorized
 from service.core.task import Metadata, Status, Task, TaskInput
@@ -41,6 +42,14 @@ log = structlog.get_logger()
 DELIVERIES_MAX = 200
 TIMELINE_MAX = 1_000
 
+AccountId = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        pattern=f"^{ID_SHAPE.pattern}$",
+        description="An account of the provider; without one that with the most room is chosen.",
+    ),
+]
 Wait = Annotated[float, Meta(ge=0, le=60, description="Seconds to hold the answer until the task is final.")]
 TicketText = Annotated[
     str, Meta(description="A ticket of this task, instead of an API key; its answer omits `metadata` and `raw`.")
@@ -63,6 +72,7 @@ class CreateTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     }
 
     model: Annotated[str, Meta(min_length=1, max_length=128, examples=["fluxapi-ai/flux-kontext-pro"])]
+    account: AccountId | None = None
     input: TaskInput
     webhook_url: str | None = None
     metadata: Metadata = {}
@@ -78,6 +88,7 @@ class GetTask(msgspec.Struct, frozen=True, kw_only=True):
 class ListTasks(msgspec.Struct, frozen=True, kw_only=True):
     status: Status | UnsetType = UNSET
     provider: str | None = None
+    account: str | None = None
     model: Annotated[str, Meta(description="`provider/model`, or a bare name at any provider.")] | None = None
     provider_task_id: str | None = None
     metadata: Annotated[dict[str, str], Meta(description="As `metadata.KEY=VALUE`, any number of times.")] = {}
@@ -118,7 +129,7 @@ async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
             raise
         return _answer_created(web, call.caller.name, answered, started, is_new=False)
     task = _new_task(web, wanted, access, model)
-    stored, is_new = await create(web, task, key, request)
+    stored, is_new = await create(web, task, {} if wanted.account else access.accounts, key, request)
     return _answer_created(web, call.caller.name, stored, started, is_new=is_new)
 
 
@@ -127,6 +138,7 @@ def _new_task(web: Web, wanted: CreateTask, access: Access, model: Model) -> Tas
     return Task(
         id=web.env.new_id("task"),
         provider=access.provider.id,
+        account=wanted.account or next(iter(access.accounts)),
         model=model.name,
         input=wanted.input,
         metadata=wanted.metadata,
@@ -149,7 +161,7 @@ def _answer_created(web: Web, caller: str, stored: Task, started: float, *, is_n
 
 async def check_task(web: Web, wanted: CreateTask) -> tuple[Access, Model]:
     """Who would make it. Raises InvalidRequest with all that the model's limits do not allow."""
-    access, model = resolve_model(web.providers, wanted.model)
+    access, model = resolve_model(web.providers, wanted.model, wanted.account)
     errors = access.provider.check(model, wanted.input) + await _check_webhook(web, wanted.webhook_url)
     if errors:
         raise InvalidRequest(errors)
@@ -222,6 +234,7 @@ async def list_tasks(web: Web, call: Call[ListTasks, None]) -> Answer:
     wanted = TaskFilter(
         status=query.status or None,
         provider=provider,
+        account=query.account,
         model=model,
         provider_task_id=query.provider_task_id,
         metadata=query.metadata,

@@ -21,6 +21,7 @@ from service.outbound.client import ProviderClient
 from service.outbound.failures import kind_of
 from service.providers.base import Access, HttpReply, HttpRequest
 from service.store import claims
+from service.store.accounts import read_account
 from service.store.batch import Batch
 from service.store.driver import Driver
 from service.store.writer import Writer
@@ -170,7 +171,7 @@ class TaskWork:
         account = self._account
         try:
             async with self._driver.reading() as session:
-                breaker = (await claims.read_account(session, account.key, account.limits)).breaker
+                breaker = (await read_account(session, account.key, account.limits)).breaker
         except Unavailable:
             return
         was_shut, self._is_shut = self._is_shut, breaker.since is not None

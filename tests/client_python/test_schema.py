@@ -45,6 +45,7 @@ MODELS: dict[type, str] = {
     models.ImageModel: "Model",
     models.Limits: "Limits",
     models.Circuit: "Circuit",
+    models.Account: "AccountView",
     models.Provider: "ProviderView",
     models.Key: "KeyView",
     models.Fault: "FaultView",

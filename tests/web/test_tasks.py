@@ -5,12 +5,15 @@ import time
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from prometheus_client import generate_latest
 
 from service.core import delivering
+from service.core.account import Account, Limits
 from service.core.observation import Accepted, Unreadable
 from service.outbound.guard import Guard
+from service.providers.base import Access
 from service.store.batch import Keys
 from service.web import context
 from tests.support.factory import picture, refusal
@@ -382,3 +385,71 @@ async def test_a_poll_on_request_is_refused_where_there_is_nothing_to_poll(
         reply = await rest.post(f"/v1/tasks/{waiting['id']}/poll")
         assert reply.status_code == 409
         assert "not configured any more" in reply.json()["detail"]
+
+
+def two_accounts(site: Site, first: int = 20, second: int = 20) -> dict[str, Access]:
+    limits = {"default": first, "batch": second}
+    accounts = {
+        id: Account(
+            provider="fluxapi-ai",
+            id=id,
+            base_url="http://127.0.0.1:9",
+            secrets={"key": f"key-of-{id}"},
+            limits=Limits(submits=1_000, window_s=1, max_in_flight=most),
+        )
+        for id, most in limits.items()
+    }
+    return {**site.context.providers, "fluxapi-ai": make_access("fluxapi-ai", accounts=accounts)}
+
+
+async def test_without_an_account_that_with_the_most_room_is_chosen_and_stored(site: Site) -> None:
+    async with site.client(providers=two_accounts(site, first=4, second=2)) as client:
+        together = await asyncio.gather(*(site.create(client) for _ in range(4)))
+        alone = [await site.create(client) for _ in range(2)]
+        accounts = [task["account"] for task in (*together, *alone)]
+        assert (accounts.count("default"), accounts.count("batch")) == (4, 2)
+        for task in (*together, *alone):
+            assert (await client.get(f"/v1/tasks/{task['id']}")).json()["account"] == task["account"]
+        listed = (await client.get("/v1/tasks", params={"account": "batch"})).json()["data"]
+        assert len(listed) == 2 and {task["account"] for task in listed} == {"batch"}
+        (provider,) = [one for one in (await client.get("/v1/providers")).json()["data"] if one["id"] == "fluxapi-ai"]
+        assert [(one["id"], one["state"], one["waiting"]) for one in provider["accounts"]] == [
+            ("default", "ready", 4),
+            ("batch", "ready", 2),
+        ]
+
+
+async def test_an_account_can_be_named_and_an_unknown_one_is_refused_with_the_known(site: Site) -> None:
+    async with site.client(providers=two_accounts(site)) as client:
+        assert (await site.create(client, account="batch"))["account"] == "batch"
+        body = {"model": MODEL, "input": INPUT, "account": "night"}
+        found = errors(await client.post("/v1/tasks", json=body))
+        assert found == {"body.account": "is not known: fluxapi-ai has default, batch"}
+        assert list(errors(await client.post("/v1/tasks", json={**body, "account": "No_Id"}))) == ["body.account"]
+
+
+async def test_a_request_sent_again_is_the_same_whichever_account_was_chosen(site: Site) -> None:
+    headers, body = {"Idempotency-Key": "order-1"}, {"model": MODEL, "input": INPUT}
+    async with site.client(providers=two_accounts(site)) as client:
+        first = await client.post("/v1/tasks", json=body, headers=headers)
+        await site.create(client)
+        again = await client.post("/v1/tasks", json={**body, "account": None}, headers=headers)
+        assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+        assert again.json()["account"] == first.json()["account"]
+        other = await client.post("/v1/tasks", json={**body, "account": first.json()["account"]}, headers=headers)
+        assert other.status_code == 409
+
+
+async def test_a_callback_is_verified_with_the_secret_of_its_tasks_account(site: Site) -> None:
+    providers = two_accounts(site)
+    accounts = dict(providers["fluxapi-ai"].accounts)
+    accounts["batch"] = msgspec.structs.replace(
+        accounts["batch"], secrets={"key": "k", "webhook_secret": "the secret of batch"}
+    )
+    providers["fluxapi-ai"] = make_access("fluxapi-ai", accounts=accounts)
+    async with site.client(providers=providers) as client:
+        for account, status in (("default", 400), ("batch", 403)):
+            task = await site.run(client, f"job-{account}", account=account)
+            token = site.tokens.sign("fluxapi-ai", task["id"])
+            reply = await client.post(f"/callbacks/fluxapi-ai/{token}", content=b"{}")
+            assert reply.status_code == status, account

@@ -42,6 +42,7 @@ def create_task(
     *,
     model: str,
     prompt: str,
+    account: str | None = None,
     aspect_ratio: str | None = None,
     size: str | None = None,
     n: int | None = None,
@@ -57,9 +58,10 @@ def create_task(
 ) -> Plan[Task]:
     """A new task. `model` is `provider/model`, or a bare name for the first configured provider that has it.
 
-    `image_url` makes it an edit; `options` go to the provider under its own names; `webhook_url` is a subscriber for
-    this task alone; `timeout_s` is when the task fails if it is not final. A key is made for each call, so that no
-    retry creates a second task; give an `idempotency_key` of your own to be safe across processes, too.
+    Without an `account` the one with the most room is chosen. `image_url` makes it an edit; `options` go to the
+    provider under its own names; `webhook_url` is a subscriber for this task alone; `timeout_s` is when the task fails
+    if it is not final. A key is made for each call, so that no retry creates a second task; give an `idempotency_key`
+    of your own to be safe across processes, too.
     """
     task_input = given(
         prompt=prompt,
@@ -73,6 +75,7 @@ def create_task(
     )
     body = given(
         model=model,
+        account=account,
         input=task_input,
         webhook_url=webhook_url,
         metadata=metadata,
@@ -92,6 +95,7 @@ def list_tasks(
     *,
     status: TaskStatus | None = None,
     provider: str | None = None,
+    account: str | None = None,
     model: str | None = None,
     provider_task_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -104,6 +108,7 @@ def list_tasks(
     params = params_of(
         status=status,
         provider=provider,
+        account=account,
         model=model,
         provider_task_id=provider_task_id,
         created_after=created_after,
@@ -128,6 +133,7 @@ def create_task_and_wait(
     model: str,
     prompt: str,
     timeout: float | None = None,
+    account: str | None = None,
     aspect_ratio: str | None = None,
     size: str | None = None,
     n: int | None = None,
@@ -145,6 +151,7 @@ def create_task_and_wait(
     task = yield from create_task(
         model=model,
         prompt=prompt,
+        account=account,
         aspect_ratio=aspect_ratio,
         size=size,
         n=n,

@@ -117,6 +117,7 @@ class Task(Model):
     object: Literal["task"] = "task"
     status: TaskStatus
     provider: str
+    account: str = "default"
     model: str
     provider_task_id: str | None
     input: TaskInput
@@ -336,6 +337,20 @@ class Circuit(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Account(Model):
+    """One account of a provider: `submitted` tasks in its window, and those in flight and waiting."""
+
+    id: str
+    state: Literal["ready", "paused", "circuit_open"]
+    paused_until: datetime | None
+    circuit: Circuit
+    limits: Limits
+    submitted: int
+    in_flight: int
+    waiting: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provider(Model):
     """An upstream API: what it can do, and whether it can be used here."""
 
@@ -351,6 +366,7 @@ class Provider(Model):
     confirms_callbacks: bool
     result_life_s: float | None
     limits: Limits
+    accounts: list[Account]
     models: list[ImageModel]
 
 
