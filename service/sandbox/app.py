@@ -1,8 +1,9 @@
 """The sandbox as one ASGI app: the simulated providers, their pictures, and a page that lists the magic prompts."""
 
+import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from starlette.applications import Starlette
@@ -31,6 +32,7 @@ class Sandbox:
     `base_url` is where `app` is mounted; picture URLs are built from it. A job takes `job_seconds`. If `key` is given,
     only that bearer key is accepted; otherwise any key that does not start with `bad-`. Callbacks
     of a provider in `webhook_secrets` are signed. The newest `max_jobs` jobs are kept.
+    Jobs wait with `sleep`.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Sandbox:
         key: str | None = None,
         max_jobs: int = 20_000,
         webhook_secrets: Mapping[str, str | None] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._studio = Studio()
         self.site = Site(
@@ -48,6 +51,7 @@ class Sandbox:
             job_seconds=job_seconds,
             key=key,
             webhook_secrets=webhook_secrets or {},
+            sleep=sleep,
             jobs=Jobs(max_jobs),
             courier=Courier(),
             submits=Tally(),

@@ -36,6 +36,7 @@ class Site:
     job_seconds: float
     key: str | None
     webhook_secrets: Mapping[str, str | None]
+    sleep: Callable[[float], Awaitable[None]]
     jobs: Jobs
     courier: Courier
     submits: Tally
@@ -147,12 +148,12 @@ class Simulator(ABC):
                 raise Refused(reason)
 
     async def _live(self, job: Job) -> None:
-        await asyncio.sleep(self._duration_s(job))
+        await self.site.sleep(self._duration_s(job))
         job.finish()
         if job.order.callback_url is None:
             return
         if "late-callback" in job.faults:
-            await asyncio.sleep(self.site.job_seconds * LATE)
+            await self.site.sleep(self.site.job_seconds * LATE)
         for report in reports(job):
             await self._send(job, job.order.callback_url, report)
 

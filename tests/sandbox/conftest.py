@@ -1,7 +1,9 @@
 """A sandbox on a real server, a client of it, and a real server that takes its callbacks."""
 
+import asyncio
 import json
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +21,27 @@ from tests.support.server import Reply, Request, ScriptedServer
 from tests.support.wait import PATIENCE_S, until
 
 JOB_SECONDS = 0.02
+
+
+class Pace:
+    """The time of the jobs: each waits as long as it should, and longer while a test holds it."""
+
+    def __init__(self) -> None:
+        self._held_from_s = math.inf
+        self._go_on = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if seconds >= self._held_from_s:
+            await self._go_on.wait()
+
+    def hold(self, at_least_s: float = 0.0) -> None:
+        """From now on every wait of at least so many seconds lasts until `go_on`."""
+        self._held_from_s = at_least_s
+
+    def go_on(self) -> None:
+        self._held_from_s = math.inf
+        self._go_on.set()
 
 
 class Inbox:
@@ -72,6 +95,7 @@ class World:
     client: httpx.AsyncClient
     inbox: Inbox
     sandbox: Sandbox
+    pace: Pace
 
     async def post(self, path: str, body: object, **extras: Any) -> Answered:
         return _answered(await self.client.post(self.base_url + path, json=body, **extras))
@@ -164,12 +188,13 @@ async def open_world(**settings: Any) -> AsyncIterator[World]:
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/sandbox"
-    sandbox = Sandbox(base_url, **{"job_seconds": JOB_SECONDS} | settings)
+    pace = Pace()
+    sandbox = Sandbox(base_url, **{"job_seconds": JOB_SECONDS, "sleep": pace.sleep} | settings)
     app = Starlette(routes=[Mount("/sandbox", sandbox.app)])
     client = httpx.AsyncClient(headers={"Authorization": "Bearer any"}, verify=False, timeout=PATIENCE_S)
     async with Inbox() as inbox, _serve(app, listener), client:
         try:
-            yield World(base_url, client, inbox, sandbox)
+            yield World(base_url, client, inbox, sandbox, pace)
         finally:
             await sandbox.close()
 

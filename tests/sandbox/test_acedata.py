@@ -33,12 +33,14 @@ async def test_with_a_callback_url_the_answer_is_a_bare_id_and_the_callback_brin
 
 
 async def test_async_gives_the_id_at_once_and_the_query_the_result(world: World) -> None:
+    world.pace.hold()
     accepted = await world.acedata(PROMPT, callback_url=None, **{"async": True})
     assert set(accepted.body) == {"task_id", "trace_id"}
     pending = (await world.poll("acedata", accepted.body["task_id"])).body
     assert "response" not in pending
     assert "finished_at" not in pending
     assert pending["request"]["prompt"] == PROMPT
+    world.pace.go_on()
     assert (await world.final("acedata", accepted.body["task_id"]))["response"]["success"] is True
 
 

@@ -159,9 +159,11 @@ async def test_an_early_callback_is_there_before_the_answer(world: World, provid
 
 @pytest.mark.parametrize("provider", CALLING)
 async def test_a_late_callback_comes_long_after_the_poll_knows(world: World, provider: str) -> None:
+    world.pace.hold(2 * JOB_SECONDS)
     task_id = id_of(provider, (await world.submit(provider, "sandbox:late-callback")).body)
     await world.final(provider, task_id)
     assert world.inbox.requests == []
+    world.pace.go_on()
     [callback] = await world.inbox.expect(1)
     assert named(callback) == task_id
 

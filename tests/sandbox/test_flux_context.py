@@ -6,11 +6,13 @@ from tests.sandbox.conftest import World
 
 
 async def test_an_ordinary_task_is_accepted_polled_and_completed(world: World) -> None:
+    world.pace.hold()
     accepted = await world.flux_context(aspect_ratio="16:9")
     assert accepted.status == 202
     task_id = accepted.body.pop("taskId")
     assert accepted.body == {"status": "processing", "creditsCharged": 10}
     assert (await world.poll("flux-context", task_id)).body == {"status": "processing"}
+    world.pace.go_on()
     done = await world.final("flux-context", task_id)
     assert done["status"] == "completed"
     assert done["result"]["url"].startswith(f"{world.base_url}/pictures/")

@@ -10,7 +10,7 @@ from PIL import Image
 from service.sandbox.pictures import draw
 from service.sandbox.reading import pixels
 from tests.sandbox.conftest import World, open_world
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 SUBMITS = (
     "/flux-context/v1/images/generations",
@@ -165,6 +165,6 @@ async def test_a_client_that_hangs_up_frees_the_request_it_held() -> None:
             await world.client.post(
                 world.base_url + "/fluxapi-org/v1/images/generations",
                 json={"prompt": "sandbox:stuck", "model": "flux-dev"},
-                timeout=0.1,
+                timeout=httpx.Timeout(PATIENCE_S, read=0.1),
             )
         await until(lambda: not world.sandbox.site.jobs.busy)
