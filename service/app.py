@@ -18,6 +18,7 @@ import uvloop
 from msgspec.structs import replace
 from starlette.types import ASGIApp
 
+from service.core.env import Env
 from service.core.problems import Unavailable
 from service.core.times import to_ms
 from service.dev import first_steps, with_made_up_keys, write_address
@@ -33,6 +34,7 @@ from service.web.server import Server
 from service.wiring import (
     Parts,
     RealEnv,
+    Timings,
     assemble,
     build_driver,
     build_lanes,
@@ -46,10 +48,6 @@ from service.worker.upkeep import keep_up, watch_clock
 
 log = structlog.get_logger()
 
-WEB_GRACE_S = 8
-WORK_GRACE_S = 18.0
-"""Longer than an attempt to deliver, and with the rest of the stop shorter than the 25 s that platforms give."""
-STOP_S = 24.0
 BACKLOG = 2_048
 FILES_MAX = 16_384
 FILES_OF_WEB, FILES_OF_WORKER = 400, 1_600
@@ -64,7 +62,15 @@ _OF_THE_PORT = (errno.EADDRINUSE, errno.EACCES)
 # --- the commands' entry points ---------------------------------------------------------------------------------------
 
 
-def run(settings: Settings, *, web: bool = True, worker: bool = True, dev: bool = False) -> int:
+def run(
+    settings: Settings,
+    *,
+    web: bool = True,
+    worker: bool = True,
+    dev: bool = False,
+    timings: Timings = Timings(),
+    env: Env | None = None,
+) -> int:
     """Until SIGTERM or SIGINT; the exit code."""
     set_up_logging(settings.log_level, settings.log_format)
     for name in settings.unknown:
@@ -73,7 +79,7 @@ def run(settings: Settings, *, web: bool = True, worker: bool = True, dev: bool 
         settings = with_made_up_keys(settings)
     try:
         gc.set_threshold(*GC_THRESHOLDS)
-        code = uvloop.run(_serve(settings, web=web, worker=worker, dev=dev))
+        code = uvloop.run(_serve(settings, timings, env or RealEnv(), web=web, worker=worker, dev=dev))
     except Unavailable as problem:
         reason = f"{problem.detail} ({problem.cause})"
     except (SettingsError, OSError) as error:
@@ -135,7 +141,8 @@ def rotate(settings: Settings) -> Rotated:
 
     async def work() -> Rotated:
         async with AsyncExitStack() as stack:
-            parts = await assemble(settings, f"http://{settings.host}:{settings.port}", stack)
+            own_url = f"http://{settings.host}:{settings.port}"
+            parts = await assemble(settings, Timings(), RealEnv(), own_url, stack)
             return await rotate_encryption(parts.writer, parts.vault)
 
     return uvloop.run(work())
@@ -154,12 +161,12 @@ class _Alive:
         return all(not task.done() for task in self.tasks)
 
 
-async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> int:
+async def _serve(settings: Settings, timings: Timings, env: Env, *, web: bool, worker: bool, dev: bool) -> int:
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def stop() -> None:
         stopping.set()
-        loop.call_later(STOP_S, _leave)
+        loop.call_later(timings.stop_s, _leave, timings.stop_s)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -168,7 +175,7 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
         own_url = _own_url(settings, listener)
         if dev and settings.public_url is None:
             settings = replace(settings, public_url=own_url)
-        parts = await assemble(settings, own_url, stack)
+        parts = await assemble(settings, timings, env, own_url, stack)
         if not (web and worker and parts.driver.is_alone):
             await _hear_other_processes(parts, stack)
         alive = _Alive() if worker else None
@@ -184,9 +191,9 @@ async def _serve(settings: Settings, *, web: bool, worker: bool, dev: bool) -> i
     return 0
 
 
-def _leave() -> NoReturn:
+def _leave(stop_s: float) -> NoReturn:
     """As if killed, which loses nothing: a database that does not answer would hold up the end of its connections."""
-    log.warning("service.cut_off", after_s=STOP_S)
+    log.warning("service.cut_off", after_s=stop_s)
     os._exit(0)
 
 
@@ -239,7 +246,7 @@ def _build_server(parts: Parts, answers: ASGIApp, limits: Limits) -> uvicorn.Ser
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=15,
-        timeout_graceful_shutdown=WEB_GRACE_S,
+        timeout_graceful_shutdown=parts.timings.web_grace_s,
     )
     return Server(config)
 
@@ -293,7 +300,7 @@ async def _run_until_stopped(
     if serving and web:
         _welcome(parts, dev=dev)
     await _first(stopping, serving)
-    await _stop(lanes, running + background, server, serving)
+    await _stop(lanes, parts.timings.work_grace_s, running + background, server, serving)
 
 
 async def _first(stopping: asyncio.Event, serving: asyncio.Task[None] | None) -> None:
@@ -306,13 +313,14 @@ async def _first(stopping: asyncio.Event, serving: asyncio.Task[None] | None) ->
 
 async def _stop(
     lanes: list[Lane[Any]],
+    grace_s: float,
     running: list[asyncio.Task[None]],
     server: uvicorn.Server | None,
     serving: asyncio.Task[None] | None,
 ) -> None:
     if server:
         server.should_exit = True
-    cut_off = sum(await asyncio.gather(*(lane.stop(WORK_GRACE_S) for lane in lanes)))
+    cut_off = sum(await asyncio.gather(*(lane.stop(grace_s) for lane in lanes)))
     if serving:
         await serving
     for task in running:

@@ -51,7 +51,7 @@ from service.web.routes import PROBES, build_app
 from service.web.slots import Limited, Slots
 from service.worker.deliveries import AT_ONCE as DELIVERIES_AT_ONCE
 from service.worker.deliveries import DeliveryWork
-from service.worker.loop import Lane, Work
+from service.worker.loop import LOOK_AGAIN_S, Lane, Work
 from service.worker.tasks import FROZEN_S, CallbackUrls, TaskWork
 
 log = structlog.get_logger()
@@ -59,23 +59,28 @@ log = structlog.get_logger()
 CALLS_AT_ONCE = 100
 
 
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class RealEnv:
     """The clock, ids that sort by creation in this process, and jitter."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], int] = now_ms) -> None:
+        self._now_ms = now_ms
         self._last = (0, 0)
         self._random = _random_73_bits()
         self._making = Lock()
 
     def now(self) -> datetime:
-        return from_ms(now_ms())
+        return from_ms(self._now_ms())
 
     def monotonic(self) -> float:
         return time.monotonic()
 
     def new_id(self, prefix: str) -> str:
         with self._making:  # the thread of SQLite decides, too
-            ms, bits = now_ms(), next(self._random)
+            ms, bits = self._now_ms(), next(self._random)
             last_ms, last_bits = self._last
             if ms <= last_ms:  # the same millisecond, or a clock set back
                 ms, bits = last_ms, last_bits + 1 + (bits & 0xFFFF)
@@ -86,12 +91,26 @@ class RealEnv:
         return seconds * random.uniform(0.9, 1.1)  # noqa: S311 (spreads load, protects nothing)
 
 
-def build_driver(url: str) -> Driver:
+class Timings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Times of the process that no setting names; tests give others.
+
+    A stop gives the work `work_grace_s`, longer than an attempt to deliver, and ends after `stop_s` whatever happens,
+    below the 25 s that platforms give. `lock_wait_s` is how long SQLite waits for another process.
+    """
+
+    web_grace_s: int = 8
+    work_grace_s: float = 18.0
+    stop_s: float = 24.0
+    look_again_s: float = LOOK_AGAIN_S
+    lock_wait_s: float = 5.0
+
+
+def build_driver(url: str, timings: Timings = Timings()) -> Driver:
     """Of the two databases only the one that is used is loaded."""
     if url.startswith("sqlite:"):
-        from service.store.sqlite import SqliteDriver  # noqa: PLC0415
+        from service.store.sqlite import SqliteDriver, SqliteTimes  # noqa: PLC0415
 
-        return SqliteDriver(url.removeprefix("sqlite:///"))
+        return SqliteDriver(url.removeprefix("sqlite:///"), SqliteTimes(lock_wait_s=timings.lock_wait_s))
     from service.store.postgres import PostgresDriver  # noqa: PLC0415
 
     return PostgresDriver(url)
@@ -105,14 +124,10 @@ def _random_73_bits() -> Iterator[int]:
             yield int.from_bytes(portion[start : start + 10]) >> 7
 
 
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Driver]:
+async def open_store(settings: Settings, timings: Timings = Timings()) -> AsyncIterator[Driver]:
     """Raises Unavailable that names the setting, without the password."""
-    driver = build_driver(settings.database_url)
+    driver = build_driver(settings.database_url, timings)
     with _naming_the_database(settings):
         await driver.open()
     try:
@@ -140,6 +155,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What web and worker share in one process."""
 
     settings: Settings
+    timings: Timings
     env: Env
     metrics: Metrics
     tracing: Tracing
@@ -153,13 +169,13 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     own_url: str
 
 
-async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> Parts:
+async def assemble(settings: Settings, timings: Timings, env: Env, own_url: str, stack: AsyncExitStack) -> Parts:
     providers = _build_providers(settings, own_url)
     accounts = [(name, account) for name, access in providers.items() for account in access.accounts]
-    env, metrics, bus = RealEnv(), Metrics(accounts), Bus()
+    metrics, bus = Metrics(accounts), Bus()
     tracing = start_tracing(settings.tracing, settings.otel, metrics)
     stack.push_async_callback(tracing.close)
-    driver = await stack.enter_async_context(open_store(settings))
+    driver = await stack.enter_async_context(open_store(settings, timings))
     for name in await migrate_store(settings, driver, env.now()):
         log.info("store.migrated", migration=name)
     writer = Writer(driver, bus, env, partial(_tell_finished, metrics, tracing), metrics.tell_fault)
@@ -168,6 +184,7 @@ async def assemble(settings: Settings, own_url: str, stack: AsyncExitStack) -> P
     own_urls = [own_url, *([settings.public_url] if settings.public_url else [])]
     return Parts(
         settings=settings,
+        timings=timings,
         env=env,
         metrics=metrics,
         tracing=tracing,
@@ -238,7 +255,17 @@ def build_lanes(parts: Parts, stack: AsyncExitStack) -> list[Lane[Any]]:
 
 def _build_lane(parts: Parts, name: str, work: Work[Any], limit: int, topic: str) -> Lane[Any]:
     writer, bus, env, metrics = parts.writer, parts.bus, parts.env, parts.metrics
-    lane = Lane(name, work, limit=limit, topic=topic, writer=writer, bus=bus, env=env, metrics=metrics)
+    lane = Lane(
+        name,
+        work,
+        limit=limit,
+        topic=topic,
+        writer=writer,
+        bus=bus,
+        env=env,
+        metrics=metrics,
+        look_again_s=parts.timings.look_again_s,
+    )
     if parts.driver.is_alone:  # elsewhere others would wait for the locks of its claim
         writer.take_along(lane)
     return lane

@@ -101,10 +101,10 @@ def listens(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--host", help="Overrides TASKHOOK_HOST.")(command)
 
 
-def run_service(settings: "Settings", **parts: bool) -> NoReturn:
+def run_service(settings: "Settings", *, web: bool, worker: bool, dev: bool) -> NoReturn:
     from service.app import run  # noqa: PLC0415 - help and mistakes need no service
 
-    raise click.exceptions.Exit(run(settings, **parts))
+    raise click.exceptions.Exit(run(settings, web=web, worker=worker, dev=dev))
 
 
 @cli.command()

@@ -82,27 +82,29 @@ def _outcome(row: Row) -> Outcome:
     )
 
 
-async def account_load(session: ReadSession, provider: str, limits: Limits, now: datetime) -> Load:
+async def account_load(
+    session: ReadSession, provider: str, limits: Limits, now: datetime, at_most: int = COUNT_MAX
+) -> Load:
     account = await read_account(session, provider, limits)
     return Load(
         used=limits.submits - account.window.room(now),
-        in_flight=await _count(session, IN_FLIGHT, provider),
-        waiting=await _count(session, WAITING, provider),
+        in_flight=await _count(session, IN_FLIGHT, provider, at_most),
+        waiting=await _count(session, WAITING, provider, at_most),
         paused_until=account.paused_until,
         breaker=account.breaker,
         late_since=await find_overdue_task(session, provider, limits, now),
     )
 
 
-async def _count(session: ReadSession, which: str, provider: str) -> int:
+async def _count(session: ReadSession, which: str, provider: str, at_most: int) -> int:
     sql = f"select count(*) from (select 1 from tasks where {which} limit ?) as counted"
-    return int((await session.fetch(sql, (provider, COUNT_MAX)))[0][0])
+    return int((await session.fetch(sql, (provider, at_most)))[0][0])
 
 
-async def recent_charges(session: ReadSession, since: datetime) -> Charges:
+async def recent_charges(session: ReadSession, since: datetime, at_most: int = CHARGES_MAX) -> Charges:
     """Of the newest finished tasks since then."""
     sql = "select finished_ms, provider, doc from tasks where finished_ms >= ? order by finished_ms desc limit ?"
-    found = await session.fetch(sql, (to_ms(since), CHARGES_MAX))
+    found = await session.fetch(sql, (to_ms(since), at_most))
     credits: dict[str, dict[date, float]] = defaultdict(lambda: defaultdict(float))
     tasks: Counter[str] = Counter()
     for finished_ms, provider, doc in found:
@@ -110,7 +112,7 @@ async def recent_charges(session: ReadSession, since: datetime) -> Charges:
         if cost is not None:
             credits[provider][from_ms(finished_ms).date()] += cost
             tasks[provider] += 1
-    complete_since = from_ms(found[-1][0]) if len(found) == CHARGES_MAX else since
+    complete_since = from_ms(found[-1][0]) if len(found) == at_most else since
     return Charges(credits=credits, tasks=tasks, complete_since=complete_since)
 
 

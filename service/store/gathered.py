@@ -18,7 +18,10 @@ PATIENCE_S = 5.0
 class Gathered(Generic[V]):
     """Few statements, however many ask at once. Each begins after it was asked for, so it sees what was committed."""
 
-    def __init__(self, read: Callable[[Collection[str]], Awaitable[Mapping[str, V]]]) -> None:
+    def __init__(
+        self, read: Callable[[Collection[str]], Awaitable[Mapping[str, V]]], wait_s: float = PATIENCE_S
+    ) -> None:
+        self._wait_s = wait_s
         self._read = read
         self._asked: dict[asyncio.Future[V], str] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -28,7 +31,7 @@ class Gathered(Generic[V]):
         answer: asyncio.Future[V] = asyncio.get_running_loop().create_future()
         self.ask(key, answer)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._wait_s):
                 return await answer
         except TimeoutError:
             raise _too_slow() from None
@@ -48,7 +51,7 @@ class Gathered(Generic[V]):
 
     async def _answer(self, asked: Mapping[asyncio.Future[V], str]) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_S):  # one that hangs would hold up all who ask after it
+            async with asyncio.timeout(self._wait_s):  # one that hangs would hold up all who ask after it
                 found = await self._find(set(asked.values()))
         except Exception as problem:
             for answer in _open(asked):

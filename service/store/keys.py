@@ -28,7 +28,8 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
 class KeyStore:
     """The table of keys: reads on connections of its own, changes through the writer."""
 
-    def __init__(self, driver: Driver, writer: Writer) -> None:
+    def __init__(self, driver: Driver, writer: Writer, keys_max: int = KEYS_MAX) -> None:
+        self._keys_max = keys_max
         self._driver = driver
         self._writer = writer
 
@@ -40,8 +41,8 @@ class KeyStore:
         async def work(batch: Batch) -> None:
             await batch.session.execute(_MOVE)  # first, so that two at once are counted one after the other
             live = (await batch.session.fetch("select count(*) from api_keys where revoked_ms is null"))[0][0]
-            if live >= KEYS_MAX:
-                raise Conflict(f"There are {KEYS_MAX} keys; revoke one first.")
+            if live >= self._keys_max:
+                raise Conflict(f"There are {self._keys_max} keys; revoke one first.")
             await batch.session.execute(f"insert into api_keys ({_COLUMNS}) values (?, ?, ?, ?, ?, ?)", row)
 
         await self._writer.run(work)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
+import msgspec
 import structlog
 from asyncpg import Connection
 
@@ -31,12 +32,9 @@ log = structlog.get_logger()
 
 READERS = 4
 STATEMENTS = 200
-READER_PATIENCE_S = 5.0
 CONNECT_S = 5.0
 COMMAND_S = 30.0
 """Longer than the server's own limits below: only a server that no longer answers gets here."""
-OUTCOME_PATIENCE_S = 4.0
-"""About as long as a server takes to restart; those who wait for an answer have not gone away by then."""
 HEARTBEAT_S = 10.0
 LOOK_AGAIN_S = 1.0
 RECONNECT_S = 0.2
@@ -46,9 +44,8 @@ MIGRATION_LOCK = 7_235_081_930_241
 TURNS = 7_235
 _BEGIN = """
 begin isolation level read committed; set local statement_timeout = '20s'; set local lock_timeout = '10s';
-set local idle_in_transaction_session_timeout = '5s'
+set local idle_in_transaction_session_timeout = {idle_ms}
 """
-"""A process that is frozen inside a transaction loses it before those who wait for its rows lose patience."""
 _PLANNING = {
     "writer": "set enable_seqscan = off; set jit = off",
     "reader": "set enable_seqscan = off; set jit = off; set plan_cache_mode = force_custom_plan",
@@ -60,6 +57,9 @@ start. A listing can choose among indexes, so readers plan it each time; without
 """
 _COMMIT_SOMETHING = "select pg_logical_emit_message(true, 'taskhook', '')"
 """The smallest transaction that is written to the log; answered once standbys have all the log before it, too."""
+_BEGIN_TO_MIGRATE = """
+begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = {lock_ms}
+"""
 _BEGIN_TO_GUARD = """
 begin isolation level read committed; set local statement_timeout = 0;
 set local idle_in_transaction_session_timeout = 0
@@ -76,6 +76,20 @@ _LOOKS = 10
 """A connection that was closed is seen a little longer."""
 
 
+class PostgresTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Times of the driver, in seconds.
+
+    A process that is frozen inside a transaction loses it after `idle_transaction_s`, before those who wait for its
+    rows lose patience. After a lost commit its outcome is asked for during `outcome_wait_s`, about as long as a
+    server takes to restart; those who wait for an answer have not gone away by then.
+    """
+
+    reader_wait_s: float = 5.0
+    idle_transaction_s: float = 5.0
+    outcome_wait_s: float = 4.0
+    migration_lock_wait_s: float = 2.0
+
+
 class PostgresDriver:
     """One server, or the one that is primary among several. Connections that break are made again when needed."""
 
@@ -83,16 +97,16 @@ class PostgresDriver:
     is_alone = False
     text = 'text collate "C"'
     for_update = "for no key update"  # foreign keys that point to the row do not wait for it
-    begin_to_migrate = """
-    begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = '2s'
-    """
     lock_table = "lock table {} in exclusive mode"
     columns_of = """
     select column_name::text from information_schema.columns
     where table_schema = current_schema() and table_name = ? order by 1
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, times: PostgresTimes = PostgresTimes()) -> None:
+        self._times = times
+        self._begin_sql = _BEGIN.format(idle_ms=round(times.idle_transaction_s * 1000))
+        self.begin_to_migrate = _BEGIN_TO_MIGRATE.format(lock_ms=round(times.migration_lock_wait_s * 1000))
         self.target = postgres_url.parse(url)
         self._own = secrets.token_hex(6)
         self._writer: Connection | None = None
@@ -182,10 +196,10 @@ class PostgresDriver:
         writer = self._writer
         if writer is not None and not writer.is_closed():
             with suppress(Contended):
-                await PostgresSession(writer, self._types).execute(_BEGIN)
+                await PostgresSession(writer, self._types).execute(self._begin_sql)
                 return writer
         writer = await self._connect_writer()
-        await PostgresSession(writer, self._types).execute(_BEGIN)
+        await PostgresSession(writer, self._types).execute(self._begin_sql)
         return writer
 
     async def _connect_writer(self) -> Connection:
@@ -217,7 +231,7 @@ class PostgresDriver:
         """
         xid, timeline, status = self._xid, self._timeline, "in progress"
         with suppress(TimeoutError):
-            async with asyncio.timeout(OUTCOME_PATIENCE_S):
+            async with asyncio.timeout(self._times.outcome_wait_s):
                 while xid and timeline and status == "in progress":
                     await asyncio.sleep(RECONNECT_S)
                     status = await self._status(xid, timeline)
@@ -269,7 +283,7 @@ class PostgresDriver:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
         try:
-            async with asyncio.timeout(READER_PATIENCE_S):
+            async with asyncio.timeout(self._times.reader_wait_s):
                 reader = await self._readers.get()
         except TimeoutError:
             raise Unavailable("Too much is being read.", cause="readers busy") from None

@@ -29,11 +29,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     oldest_at: datetime | None
 
 
-async def count_waiting(session: ReadSession) -> Waiting:
+async def count_waiting(session: ReadSession, at_most: int = COUNT_MAX) -> Waiting:
     async def count(status: str, table: str, also: str = "") -> int:
         """In the order of an index, or a planner might look for them among all others."""
         rows = f"select 1 from {table} where status >= ? and status <= ? {also} order by status, id limit ?"
-        found = await session.fetch(f"select count(*) from ({rows}) as counted", (status, status, COUNT_MAX))
+        found = await session.fetch(f"select count(*) from ({rows}) as counted", (status, status, at_most))
         return int(found[0][0])
 
     open_deliveries = ("pending", "sending", "held", "parked")
@@ -91,10 +91,10 @@ async def times_to_result(session: ReadSession, provider: str, since: datetime, 
     return [max(0.0, (finished_ms - to_ms(created_at(task_id))) / 1000) for task_id, finished_ms in found]
 
 
-async def count_deliveries(session: ReadSession, since: datetime) -> dict[str, int]:
+async def count_deliveries(session: ReadSession, since: datetime, at_most: int = DELIVERIES_MAX) -> dict[str, int]:
     """Of the newest since then, by status."""
     sql = """
     select status, count(*) from (select status from deliveries where id >= ? order by id desc limit ?) as recent
     group by status
     """
-    return dict(await session.fetch(sql, (first_id_at("delivery", since), DELIVERIES_MAX)))
+    return dict(await session.fetch(sql, (first_id_at("delivery", since), at_most)))

@@ -21,7 +21,7 @@ from service.store.accounts import account_keys
 from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
-from service.store.gathered import Gathered
+from service.store.gathered import PATIENCE_S, Gathered
 from service.store.overdue import find_overdue
 from service.store.queries import FINAL, FLYING, GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
 
@@ -29,8 +29,6 @@ T = TypeVar("T")
 NO_EVENT = "evt_" + "0" * 32
 NEAR = 1_000
 """Ids are made shortly before the commit that gives an event its place: so many may be in another order at most."""
-SEARCH_MAX = 5_000
-"""Tasks that one search in prompts looks at."""
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -56,13 +54,24 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """At most so many rows are read for one answer, and a read of single things waits so long for the database."""
+
+    searched: int = 5_000
+    counted: int = pulse.COUNT_MAX
+    deliveries: int = pulse.DELIVERIES_MAX
+    charges: int = figures.CHARGES_MAX
+    wait_s: float = PATIENCE_S
+
+
 class Reads:
     """Reads what is committed, on connections of its own."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, limits: ReadLimits = ReadLimits()) -> None:
         self._driver = driver
-        self._tasks = Gathered(self._find_tasks)
-        self.ends = Gathered(self._find_ends)
+        self._limits = limits
+        self._tasks = Gathered(self._find_tasks, limits.wait_s)
+        self.ends = Gathered(self._find_ends, limits.wait_s)
         """The final status of tasks; there is none as long as they go on."""
 
     # --- single things ------------------------------------------------------------------------------------------------
@@ -151,11 +160,13 @@ class Reads:
         ] or [wanted.provider or DEFAULT]
 
     async def search_tasks(self, wanted: TaskFilter, words: Sequence[str], limit: int, before: str | None) -> Search:
-        """Those of the newest `SEARCH_MAX` that have every word in their prompt; the next search goes on before them.
+        """Those of the newest few thousand that have every word in their prompt; the next search goes on before them.
 
         The database looks roughly, in the whole document; what it finds is looked at again here.
         """
-        window, params = task_query(self._driver, wanted, before, SEARCH_MAX, await self._accounts_of(wanted))
+        window, params = task_query(
+            self._driver, wanted, before, self._limits.searched, await self._accounts_of(wanted)
+        )
         sql = f"select count(*), min(id) from ({window}) as looked"
         looked, last = (await self._fetch(sql, *params))[0]
         has_words = " and ".join("lower(doc) like ?" for _ in words)
@@ -167,7 +178,7 @@ class Reads:
             tasks, last = tasks[:limit], tasks[limit - 1].id
         elif len(found) == limit * 4:
             last = found[-1][0]
-        elif looked < SEARCH_MAX:
+        elif looked < self._limits.searched:
             last = None
         return Search(items=tasks, last=last, looked=int(looked))
 
@@ -296,7 +307,7 @@ class Reads:
 
     async def count_waiting(self) -> pulse.Waiting:
         async with self._driver.reading() as session:
-            return await pulse.count_waiting(session)
+            return await pulse.count_waiting(session, self._limits.counted)
 
     async def count_endings(self, provider: str, since: datetime, until: datetime) -> list[tuple[int, str, int]]:
         async with self._driver.reading() as session:
@@ -312,7 +323,7 @@ class Reads:
 
     async def count_deliveries(self, since: datetime) -> dict[str, int]:
         async with self._driver.reading() as session:
-            return await pulse.count_deliveries(session, since)
+            return await pulse.count_deliveries(session, since, self._limits.deliveries)
 
     async def recent_outcomes(self, endpoint_ids: Iterable[str], limit: int) -> dict[str, list[Outcome]]:
         """By endpoint, the newest first."""
@@ -321,11 +332,14 @@ class Reads:
 
     async def account_loads(self, accounts: Mapping[str, Limits], now: datetime) -> dict[str, Load]:
         async with self._driver.reading() as session:
-            return {name: await figures.account_load(session, name, limits, now) for name, limits in accounts.items()}
+            return {
+                name: await figures.account_load(session, name, limits, now, self._limits.counted)
+                for name, limits in accounts.items()
+            }
 
     async def recent_charges(self, since: datetime) -> Charges:
         async with self._driver.reading() as session:
-            return await figures.recent_charges(session, since)
+            return await figures.recent_charges(session, since, self._limits.charges)
 
 
 _EVENT_COLUMNS = "seq, id, type, task_id, body"

@@ -37,21 +37,23 @@ class _Table(msgspec.Struct, frozen=True):
     renew: Callable[[Vault, str], str]
 
 
-async def rotate_encryption(writer: Writer, vault: Vault) -> Rotated:
+async def rotate_encryption(writer: Writer, vault: Vault, step_max: int = STEP) -> Rotated:
     """Rows under the newest key are only read, so a second run costs little and does nothing."""
     total = Rotated()
     for table in _TABLES:
         after: str | None = ""
         while after is not None:
-            after, step = await writer.run(_step(table, vault, after))
+            after, step = await writer.run(_step(table, vault, after, step_max))
             total = total.plus(step)
     return total
 
 
-def _step(table: _Table, vault: Vault, after: str) -> Callable[[Batch], Awaitable[tuple[str | None, Rotated]]]:
+def _step(
+    table: _Table, vault: Vault, after: str, limit: int
+) -> Callable[[Batch], Awaitable[tuple[str | None, Rotated]]]:
     async def work(batch: Batch) -> tuple[str | None, Rotated]:
         step = f"select max(id) from (select id from {table.name} where id > ? order by id limit ?) as step"
-        until = (await batch.session.fetch(step, (after, STEP)))[0][0]
+        until = (await batch.session.fetch(step, (after, limit)))[0][0]
         if until is None:
             return None, Rotated()
         sql = f"""

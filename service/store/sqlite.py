@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -20,20 +19,25 @@ from service.store.driver import Params, Row, Session
 T = TypeVar("T")
 log = structlog.get_logger()
 
-BUSY_TIMEOUT_MS = 5_000
 READERS = 2
-LOOK_AGAIN_S = 0.25
 SET_AGAIN_S = 0.01
 _READS = ("pragma query_only = 1",)
 _WRITES = ("pragma journal_mode = wal", "pragma synchronous = full", "pragma secure_delete = on")
 """What is deleted is overwritten: an erased prompt must not stay in a free page."""
 _ALONE = ("pragma locking_mode = exclusive", "pragma busy_timeout = 1000", "pragma synchronous = full")
 """With a log, the lock of this mode is given only while no other process has the file open."""
-READER_PATIENCE_S = 5.0
 _PASSING = ("BUSY", "LOCKED", "FULL", "IOERR", "READONLY", "CANTOPEN", "NOMEM", "PROTOCOL")
 _DAMAGED = ("CORRUPT", "NOTADB")
 _SPOILS = ("IOERR", "READONLY", "CANTOPEN", *_DAMAGED)
 """After these a connection may never do well again, so that the next one is made anew."""
+
+
+class SqliteTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Times of the driver: how long it waits for a lock and for a free connection, and how often `listen` looks."""
+
+    lock_wait_s: float = 5.0
+    reader_wait_s: float = 5.0
+    look_again_s: float = 0.25
 
 
 @contextmanager
@@ -114,14 +118,13 @@ def _run_through(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a transaction waited for something that is not a statement")
 
 
-async def _set(connection: aiosqlite.Connection, pragma: str) -> None:
+async def _set(connection: aiosqlite.Connection, pragma: str, wait_s: float) -> None:
     """Of processes that begin a new file's log at once, SQLite refuses all but one without letting them wait."""
-    end = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
+    for left in reversed(range(int(wait_s / SET_AGAIN_S))):
         try:
             await connection.execute_fetchall(pragma)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > end:
+            if error.sqlite_errorname != "SQLITE_BUSY" or not left:
                 raise
             await asyncio.sleep(SET_AGAIN_S)
         else:
@@ -149,8 +152,9 @@ class SqliteDriver:
     lock_table = ""
     columns_of = "select name from pragma_table_info(?) order by name"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, times: SqliteTimes = SqliteTimes()) -> None:
         self._path = path
+        self._times = times
         self._identity: sqlite_file.Identity | None = None
         self._is_open = False
         self._is_spoilt = False
@@ -229,8 +233,9 @@ class SqliteDriver:
                 await asyncio.to_thread(connection._thread.join)  # it still has a word for this loop
                 raise
             try:
-                for pragma in (f"pragma busy_timeout = {BUSY_TIMEOUT_MS}", "pragma foreign_keys = 1", *pragmas):
-                    await _set(connection, pragma)
+                wait_s = self._times.lock_wait_s
+                for pragma in (f"pragma busy_timeout = {wait_s * 1000:.0f}", "pragma foreign_keys = 1", *pragmas):
+                    await _set(connection, pragma, wait_s)
             except BaseException:
                 await connection.close()  # its thread would keep the process alive
                 raise
@@ -313,7 +318,7 @@ class SqliteDriver:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteSession]:
         try:
-            async with asyncio.timeout(READER_PATIENCE_S):
+            async with asyncio.timeout(self._times.reader_wait_s):
                 connection = await self._readers.get()
         except TimeoutError:
             raise Unavailable("Too many read at once.", cause="readers busy") from None
@@ -353,7 +358,7 @@ class SqliteDriver:
         while True:
             if await self._has_moved(seen):
                 yield ""
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(self._times.look_again_s)
 
     async def _has_moved(self, seen: WeakKeyDictionary[aiosqlite.Connection, int]) -> bool:
         """Each connection counts versions in its own way. When nothing can be read now, the next look tells."""

@@ -72,14 +72,16 @@ class _Facts(msgspec.Struct):
     metadata: dict[str, str] = {}
 
 
-async def recover(writer: Writer, endpoint_id: str, since: datetime, until: datetime, *, dry_run: bool) -> int:
+async def recover(
+    writer: Writer, endpoint_id: str, since: datetime, until: datetime, *, dry_run: bool, step_max: int = STEP
+) -> int:
     """Queues every event of that time that the endpoint's filter lets through and that it has not received; how many.
 
     Each step is a transaction of its own and does nothing twice, so after a kill it can be asked for again.
     """
     seq, count = 0, 0
     while True:
-        step = _RecoverStep(endpoint_id, seq, to_ms(since), to_ms(until), dry_run=dry_run)
+        step = _RecoverStep(endpoint_id, seq, to_ms(since), to_ms(until), step_max, dry_run=dry_run)
         found = await writer.run(step.work)
         count += found
         if step.seq == seq:
@@ -88,9 +90,9 @@ async def recover(writer: Writer, endpoint_id: str, since: datetime, until: date
 
 
 class _RecoverStep:
-    def __init__(self, endpoint_id: str, seq: int, since_ms: int, until_ms: int, *, dry_run: bool) -> None:
+    def __init__(self, endpoint_id: str, seq: int, since_ms: int, until_ms: int, limit: int, *, dry_run: bool) -> None:
         self._endpoint_id = endpoint_id
-        self._bounds = (seq, since_ms, until_ms, STEP)
+        self._bounds = (seq, since_ms, until_ms, limit)
         self._dry_run = dry_run
         self.seq = seq
 

@@ -84,6 +84,7 @@ class Writer:
         env: Env,
         on_finished: Callable[[Task], None] = lambda task: None,
         on_fault: Callable[[Fault], None] = lambda fault: None,
+        queue_max: int = QUEUE_MAX,
     ) -> None:
         self._driver = driver
         self._bus = bus
@@ -92,7 +93,7 @@ class Writer:
         self._on_fault = on_fault
         self._along: list[Along] = []
         self._subscribers = Subscribers()
-        self._queue: asyncio.Queue[_Ask[Any] | None] = asyncio.Queue(QUEUE_MAX)
+        self._queue: asyncio.Queue[_Ask[Any] | None] = asyncio.Queue(queue_max)
         self._loop: asyncio.Task[None] | None = None
         self._checking = asyncio.Lock()
         self._checked_at = self._wrote_at = float("-inf")

@@ -70,6 +70,8 @@ class Lane(Generic[T]):
         bus: Bus,
         env: Env,
         metrics: Metrics,
+        look_again_s: float = LOOK_AGAIN_S,
+        hand_back_s: float = HAND_BACK_S,
     ) -> None:
         self.name = name
         self.topic = topic
@@ -79,6 +81,8 @@ class Lane(Generic[T]):
         self._bus = bus
         self._env = env
         self._metrics = metrics
+        self._look_again_s = look_again_s
+        self._hand_back_s = hand_back_s
         self._running: set[asyncio.Task[None]] = set()
         self._reserved = 0
         self._is_claiming = False
@@ -119,7 +123,7 @@ class Lane(Generic[T]):
 
     async def _cut_off(self, late: set[asyncio.Task[None]]) -> None:
         """Each hands back what it holds. Where the database takes nothing, that comes back when its lease is over."""
-        for patience_s in (HAND_BACK_S, None):
+        for patience_s in (self._hand_back_s, None):
             for task in late:
                 task.cancel()
             if late:
@@ -195,8 +199,8 @@ class Lane(Generic[T]):
         if self._failures:
             return min(FAILED_FIRST_S * 2.0 ** (self._failures - 1), FAILED_MAX_S)
         if self._next_due_at is None:
-            return LOOK_AGAIN_S
-        return min(max((self._next_due_at - self._env.now()).total_seconds(), 0.0), LOOK_AGAIN_S)
+            return self._look_again_s
+        return min(max((self._next_due_at - self._env.now()).total_seconds(), 0.0), self._look_again_s)
 
     async def _run_item(self, item: T) -> None:
         try:

@@ -7,11 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from starlette.routing import BaseRoute
 
 from service.dashboard import site as dashboard
 from service.dashboard.routes import build_pages
 from service.dashboard.sessions import Sessions
+from service.store.reads import Reads
 from service.web.context import Web
 from service.web.routes import build_app
 from tests.web.conftest import KEY, Site, site
@@ -25,8 +27,15 @@ SECRET_KEYS = ("a secret key", "an older secret key")
 class Door:
     """The dashboard of one process; every browser that comes has its own cookies."""
 
-    def __init__(self, site: Site, secret_keys: Sequence[str] = SECRET_KEYS, public_url: str | None = None) -> None:
-        numbers = count(1)
+    def __init__(
+        self,
+        site: Site,
+        secret_keys: Sequence[str] = SECRET_KEYS,
+        public_url: str | None = None,
+        reads: Reads | None = None,
+    ) -> None:
+        numbers, store = count(1), site.context.store
+        context = replace(site.context, store=replace(store, reads=reads or store.reads))
 
         def pages(web: Web) -> Sequence[BaseRoute]:
             made = dashboard.Site(
@@ -35,7 +44,7 @@ class Door:
             return build_pages(made)
 
         self.site = site
-        self._app = build_app(site.context, (), pages)
+        self._app = build_app(context, (), pages)
 
     def browser(self, **cookies: str) -> "Browser":
         return Browser(httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url=ORIGIN, cookies=cookies))

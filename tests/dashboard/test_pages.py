@@ -10,7 +10,7 @@ import pytest
 
 from service.core.observation import Failed, Pending
 from service.core.task import TaskError
-from service.store import reads as store_reads
+from service.store.reads import ReadLimits, Reads
 from tests.dashboard.conftest import Browser, Door
 from tests.support.factory import picture
 from tests.web.conftest import Site
@@ -184,9 +184,10 @@ async def test_what_was_not_understood_is_said(browser: Browser) -> None:
 
 
 async def test_a_search_in_prompts_looks_at_so_many_and_goes_on_from_there_when_asked(
-    browser: Browser, api: httpx.AsyncClient, site: Site, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, api: httpx.AsyncClient, site: Site
 ) -> None:
-    monkeypatch.setattr(store_reads, "SEARCH_MAX", 5)
+    few = Reads(site.driver, ReadLimits(searched=5))
+    browser = Door(site, reads=few).browser(taskhook_session=str(browser.session))
     old = await site.create(api, input={"prompt": "an old needle"})
     for _ in range(7):
         await site.create(api, input={"prompt": "hay"})
@@ -239,13 +240,13 @@ async def test_figures_of_minutes_that_are_over_are_read_once(
     browser: Browser, api: httpx.AsyncClient, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
-    counted = store_reads.Reads.count_endings
+    counted = Reads.count_endings
 
     async def count(self: Any, provider: str, since: Any, until: Any) -> Any:
         asked.append((until - since).total_seconds())
         return await counted(self, provider, since, until)
 
-    monkeypatch.setattr(store_reads.Reads, "count_endings", count)
+    monkeypatch.setattr(Reads, "count_endings", count)
     await site.succeed(api)
     await browser.page("/")
     site.env.pass_time(30)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.app import WEB_GRACE_S, WORK_GRACE_S
 from service.settings import load
+from service.wiring import Timings
 from tests.support.wait import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ GRACE_S = 25
 OVERLAYS = ("sqlite", "postgresql")
 WEB_PATHS = {"/healthz", "/readyz", "/readyz?exclude=worker"}
 
-assert max(WEB_GRACE_S, WORK_GRACE_S) < GRACE_S
+assert Timings().stop_s < GRACE_S
 
 
 def read_yaml(path: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
+from service.wiring import Timings
 from tests.support.postgres import Server, shared_server
 from tests.support.proxy import Proxy
 from tests.support.receiver import Receiver
@@ -59,8 +60,8 @@ class World:
         directory.mkdir(exist_ok=True)
         if beside:
             env = {"TASKHOOK_DATABASE_URL": beside.env["TASKHOOK_DATABASE_URL"], **(env or {})}
-        if ON_REPLICAS and beside is None and not rest:
-            return cast(Service, self.replicas(env, directory=directory))
+        if ON_REPLICAS and beside is None and not rest.keys() - {"timings"}:
+            return cast(Service, self.replicas(env, directory=directory, **rest))
         made = Service(directory, self.fakes.values(), env, **rest)
         self._stack.push_async_callback(made.close)
         self.services.append(made)
@@ -72,7 +73,7 @@ class World:
         *,
         server: Server | None = None,
         through: Proxy | None = None,
-        lease_s: float | None = None,
+        timings: Timings | None = None,
         directory: Path | None = None,
     ) -> Replicas:
         """Two webs and two workers that are not started yet; `through` stands between them and their database."""
@@ -80,7 +81,7 @@ class World:
         if directory is None:
             directory = self._directory / f"replicas-{len(self.services)}"
             directory.mkdir()
-        made = Replicas(directory, url, self.fakes.values(), env, lease_s=lease_s, before_launch=create)
+        made = Replicas(directory, url, self.fakes.values(), env, timings=timings, before_launch=create)
         self._stack.push_async_callback(made.close)
         self.services.append(made)
         return made

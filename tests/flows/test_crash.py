@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import pytest_asyncio
 
-from service.app import WORK_GRACE_S
+from service.wiring import Timings
 from tests.flows.conftest import World
 from tests.support.api import new_prompt
 from tests.support.postgres import database, shared_server
@@ -17,13 +17,15 @@ from tests.support.proxy import Proxy
 from tests.support.receiver import Subscriber, status
 from tests.support.replicas import of_one_process
 from tests.support.server import Hang
-from tests.support.service import Service, hurried
+from tests.support.service import Service
 from tests.support.upstream import accept, hang
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("crash")]
 
 MODEL = "fluxapi-ai/flux-kontext-pro"
+CUT_OFF = "service.cut_off"
+"""Logged by a stop that was not over within its time."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
@@ -183,13 +185,13 @@ async def test_a_retry_that_was_scheduled_comes_after_the_restart(world: World) 
 
 
 async def test_a_term_signal_ends_an_idle_service_at_once(world: World) -> None:
-    service = await world.start()
+    long_s = 10 * PATIENCE_S
+    service = await world.start(timings=Timings(web_grace_s=int(long_s), work_grace_s=long_s, stop_s=long_s))
     stopped = await service.terminate()
     assert stopped.code == 0, service.log(tail=30)
-    assert stopped.seconds < 5
 
 
-async def test_a_term_signal_lets_what_is_in_flight_finish_and_ends_within_its_time(world: World) -> None:
+async def test_a_term_signal_lets_what_is_in_flight_finish_within_the_time_of_a_stop(world: World) -> None:
     fake, prompt, slow = world.fluxapi_ai, new_prompt(), new_prompt()
     service = await world.start({"TASKHOOK_CALLBACK_GRACE_S": "60"})
     fake.script(prompt)
@@ -201,8 +203,7 @@ async def test_a_term_signal_lets_what_is_in_flight_finish_and_ends_within_its_t
     held = asyncio.create_task(service.client.get(f"/v1/tasks/{waiting_task['id']}", params={"wait": 50}))
     async with service.api.stream():
         stopped = await service.terminate()
-    assert stopped.code == 0, service.log(tail=30)
-    assert stopped.seconds < 25
+    assert stopped.code == 0 and CUT_OFF not in service.log(), service.log(tail=30)
     await asyncio.gather(held, return_exceptions=True)
     await service.restart()
     task = await service.api.task(slow_task["id"])
@@ -214,7 +215,7 @@ async def test_a_term_signal_lets_what_is_in_flight_finish_and_ends_within_its_t
 @of_one_process("another connection locks the one file")
 async def test_a_term_signal_ends_the_process_though_nothing_can_be_stored(world: World) -> None:
     fake, prompt = world.fluxapi_ai, new_prompt()
-    service = await world.start(hurried(app__WORK_GRACE_S=1))
+    service = await world.start(timings=Timings(work_grace_s=1))
     plan = fake.script(prompt, submit=[hang(accepted=True)])
     task = await service.api.submit(MODEL, prompt)
     await until(lambda: plan.jobs)
@@ -222,8 +223,7 @@ async def test_a_term_signal_ends_the_process_though_nothing_can_be_stored(world
         other.execute("begin immediate")
         stopped = await service.terminate()
         other.execute("rollback")
-    assert stopped.code == 0, service.log(tail=30)
-    assert stopped.seconds - 1 + WORK_GRACE_S < 25, "with the time that they really have"
+    assert stopped.code == 0 and CUT_OFF not in service.log(), service.log(tail=30)
     await service.restart()
     assert (await service.api.task(task["id"]))["status"] == "queued", "until its lease is over"
     assert len(plan.submits) == 1
@@ -233,21 +233,20 @@ async def test_a_term_signal_ends_the_process_though_nothing_can_be_stored(world
 async def test_a_term_signal_ends_the_process_though_its_database_is_silent(world: World) -> None:
     async with database(shared_server()) as url, Proxy([shared_server().port]) as cable:
         there = url.replace(f":{shared_server().port}/", f":{cable.port}/")
-        service = world.service({**hurried(app__STOP_S=3), "TASKHOOK_DATABASE_URL": there}, command="serve")
+        service = world.service({"TASKHOOK_DATABASE_URL": there}, command="serve", timings=Timings(stop_s=3))
         await service.restart()
         asked = [asyncio.create_task(service.api.submit(MODEL, new_prompt())) for _ in range(3)]
         await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
         cable.moves.clear()
         stopped = await service.terminate()
         await asyncio.gather(*asked, return_exceptions=True)
-    assert stopped.code == 0, service.log(tail=30)
-    assert stopped.seconds < 5
+    assert stopped.code == 0 and CUT_OFF in service.log(), service.log(tail=30)
     await service.close()
 
 
 async def test_a_term_signal_does_not_wait_for_those_who_hang(world: World) -> None:
     fake, prompt, other = world.fluxapi_ai, new_prompt(), new_prompt()
-    service = await world.start(hurried(app__WORK_GRACE_S=2))
+    service = await world.start(timings=Timings(work_grace_s=2))
     stuck = world.receiver.subscriber("stuck", then=Hang())
     await service.api.endpoint(stuck.url)
     fake.script(prompt, callback="success")
@@ -256,8 +255,7 @@ async def test_a_term_signal_does_not_wait_for_those_who_hang(world: World) -> N
     await service.api.submit(MODEL, other)
     await until(lambda: stuck.in_flight and plan.jobs)
     stopped = await service.terminate()
-    assert stopped.code == 0, service.log(tail=30)
-    assert stopped.seconds - 2 + WORK_GRACE_S < 25, "with the time that they really have"
+    assert stopped.code == 0 and CUT_OFF not in service.log(), service.log(tail=30)
     await service.restart()
     assert (await service.api.task(task["id"]))["status"] == "succeeded"
     await service.close()

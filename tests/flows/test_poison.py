@@ -6,7 +6,7 @@ import pytest
 
 from tests.flows.conftest import World
 from tests.support.api import new_prompt, ok
-from tests.support.service import Service, hurried
+from tests.support.service import MOVABLE, Service
 from tests.support.tables import statement
 from tests.support.wait import until
 
@@ -22,8 +22,7 @@ async def faults(service: Service) -> dict[str, dict[str, Any]]:
 async def test_broken_rows_are_parked_shown_and_retried_while_others_are_worked_on(world: World) -> None:
     fake = world.fluxapi_ai
     fake.script_rest(callback="success")
-    times = hurried(core__fault__AGAIN_FIRST_S=0.05, core__breaker__REST_FIRST_S=0.5)
-    service = await world.start({"TASKHOOK_FLUXAPI_AI_BASE_URL": fake.server.url, **times})
+    service = await world.start({"TASKHOOK_FLUXAPI_AI_BASE_URL": fake.server.url}, timings=MOVABLE)
     subscriber = world.receiver.subscriber("whole")
     broken = await service.api.endpoint(world.receiver.subscriber("broken").url)
     await service.api.endpoint(subscriber.url)
@@ -41,6 +40,7 @@ async def test_broken_rows_are_parked_shown_and_retried_while_others_are_worked_
     await until(lambda: {one.task_id for one in subscriber.received} >= set(good))
 
     async def parked() -> bool:
+        service.pass_time(1)
         found = await faults(service)
         return all(found.get(row_id, {}).get("parked_at") for row_id in (stopped, broken["id"]))
 
@@ -62,6 +62,6 @@ async def test_broken_rows_are_parked_shown_and_retried_while_others_are_worked_
 async def _queued(service: Service, world: World) -> str:
     """A task that waits for its provider to come back."""
     await world.fluxapi_ai.server.close()
-    task = await service.api.submit(MODEL, new_prompt(), timeout_s=300)
+    task = await service.api.submit(MODEL, new_prompt(), timeout_s=7200)
     await service.api.not_sent(task["id"])
     return str(task["id"])

@@ -14,11 +14,12 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from service.wiring import Timings
 from tests.flows.conftest import World
 from tests.support.api import FINAL, new_prompt
 from tests.support.process import run_python
 from tests.support.replicas import of_one_process
-from tests.support.service import Service, hurried
+from tests.support.service import Service
 from tests.support.upstream import Plan
 from tests.support.wait import soon, until
 
@@ -34,7 +35,7 @@ LOGS_MAX = 80
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(world: World) -> AsyncIterator[Service]:
-    yield await world.start({"TASKHOOK_CALLBACK_GRACE_S": "60", **hurried(store__sqlite__BUSY_TIMEOUT_MS=1_500)})
+    yield await world.start({"TASKHOOK_CALLBACK_GRACE_S": "60"}, timings=Timings(lock_wait_s=1.5))
 
 
 class Asked:

@@ -247,7 +247,7 @@ async def test_a_collector_that_is_down_slow_or_ill_breaks_nothing(world: World)
         await until(partial(lost_spans, services[-1]))
         ends = await asyncio.gather(*(service.terminate() for service in services))
     assert [end.code for end in ends] == [0, 0, 0]
-    assert all(end.seconds < 20 for end in ends), ends
+    assert not any("service.cut_off" in service.log() for service in services)
 
 
 async def finish_a_task(world: World, service: Service) -> None:

@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-GRACE_S = 25
 MODELS = ("fluxapi-ai/flux-kontext-pro", "acedata/flux-dev", "flux-context/flux-kontext-pro", "fluxapi-org/flux-dev")
 CALLERS = 2
 
@@ -75,7 +74,8 @@ async def test_a_rolling_restart_under_load_fails_no_request_and_loses_nothing(w
     assert callbacks.keys() == {200}
     assert {len(plan.submits) for plan in plans} == {1}
     assert repeated == 0, "nothing was cut off, so nothing is explained by at-least-once"
-    assert {stop.code for stop in stops} == {0} and slowest < GRACE_S
+    assert {stop.code for stop in stops} == {0}
+    assert not any("service.cut_off" in log for log in replicas.logs()), "a stop took too long"
 
 
 async def roll(replicas: Replicas) -> tuple[Callers, list[Stopped]]:

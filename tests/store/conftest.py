@@ -11,9 +11,9 @@ from service.core.times import to_ms
 from service.store.bus import Bus
 from service.store.driver import Driver
 from service.store.migrate import migrate
-from service.store.postgres import PostgresDriver
+from service.store.postgres import PostgresDriver, PostgresTimes
 from service.store.reads import Reads
-from service.store.sqlite import SqliteDriver
+from service.store.sqlite import SqliteDriver, SqliteTimes
 from service.store.writer import Writer
 from tests.support.env import FakeEnv
 from tests.support.postgres import database, shared_server
@@ -35,14 +35,18 @@ class _NumberedEnv(FakeEnv):
         self._count = process * 1_000_000
 
 
-def build_driver(address: str) -> Driver:
-    return PostgresDriver(address) if address.startswith("postgresql:") else SqliteDriver(address)
+def build_driver(address: str, times: SqliteTimes | PostgresTimes | None = None) -> Driver:
+    if address.startswith("postgresql:"):
+        return PostgresDriver(address, times if isinstance(times, PostgresTimes) else PostgresTimes())
+    return SqliteDriver(address, times if isinstance(times, SqliteTimes) else SqliteTimes())
 
 
 @asynccontextmanager
-async def open_store(address: str, process: int = 0) -> AsyncIterator[Store]:
+async def open_store(
+    address: str, process: int = 0, times: SqliteTimes | PostgresTimes | None = None
+) -> AsyncIterator[Store]:
     """As one process does it."""
-    env, bus, driver = _NumberedEnv(process), Bus(), build_driver(address)
+    env, bus, driver = _NumberedEnv(process), Bus(), build_driver(address, times)
     await driver.open()
     await migrate(driver, to_ms(env.now()))
     writer = Writer(driver, bus, env)

@@ -2,16 +2,14 @@
 
 from datetime import date
 
-import pytest
-
 from service.core import delivering
 from service.core.account import Limits
 from service.core.change import Change
 from service.core.delivering import Outcome
 from service.core.task import Image, Result
 from service.core.times import after
-from service.store import figures
 from service.store.batch import Keys
+from service.store.reads import ReadLimits, Reads
 from service.store.writer import Batch
 from tests.store.conftest import Store
 from tests.store.test_claims import WIDE, claim, claim_deliveries, create, publish, put, subscribe
@@ -86,12 +84,11 @@ async def test_charges_are_added_up_by_provider_and_day(store: Store) -> None:
 
 
 async def test_more_charges_than_are_looked_at_say_from_when_they_are_complete(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store,
 ) -> None:
-    monkeypatch.setattr(figures, "CHARGES_MAX", 2)
     since = store.env.now()
     for _ in range(3):
         store.env.pass_time(10)
         await finish(store, "flux-context", 1)
-    charges = await store.reads.recent_charges(since)
+    charges = await Reads(store.driver, ReadLimits(charges=2)).recent_charges(since)
     assert charges.tasks == {"flux-context": 2} and charges.complete_since == after(since, 20)

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from service.core.problems import Unavailable
-from service.store import gathered
 from service.store.driver import Contended
 from service.store.gathered import READ_MAX, Gathered
 from tests.support.wait import until
@@ -97,11 +96,11 @@ async def test_who_leaves_takes_nobody_along(read: Slow, reads: Gathered[str]) -
 
 
 async def test_a_read_that_hangs_is_broken_off_and_nobody_waits_long_behind_it(
-    read: Slow, reads: Gathered[str], monkeypatch: pytest.MonkeyPatch
+    read: Slow,
 ) -> None:
-    monkeypatch.setattr(gathered, "PATIENCE_S", 0.02)
+    reads = Gathered(read, wait_s=0.02)
     for key in "ab":
         with pytest.raises(Unavailable):
             await reads.get(key)
     read.go_on()
-    assert await reads.get("c") == "C"
+    assert await Gathered(read).get("c") == "C"

@@ -4,7 +4,6 @@ import pytest
 
 from service.core.keys import ApiKey, digest_of, hint_of, render_key
 from service.core.problems import Conflict, NotFound
-from service.store import keys
 from service.store.keys import KeyStore
 from tests.store.conftest import Store
 
@@ -70,10 +69,8 @@ async def test_the_latest_use_is_kept_whoever_tells_it(store: Store, kept: KeySt
     assert await kept.read_live(version) is None, "a use is no reason to read all keys again"
 
 
-async def test_there_are_never_more_keys_than_fit(
-    store: Store, kept: KeyStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keys, "KEYS_MAX", 2)
+async def test_there_are_never_more_keys_than_fit(store: Store) -> None:
+    kept = KeyStore(store.driver, store.writer, keys_max=2)
     made = [make_key(store, number)[1] for number in (1, 2, 3)]
     await kept.add(made[0])
     await kept.add(made[1])

@@ -13,13 +13,13 @@ from service.core.breaker import Breaker
 from service.core.change import Change
 from service.core.ids import prefixed_uuid7
 from service.core.times import after, from_ms, to_ms
-from service.store import claims, faults, figures, pulse, reads, upkeep
+from service.store import claims, faults, upkeep
 from service.store.batch import Batch, Keys
 from service.store.migrate import migrate
 from service.store.queries import TaskFilter
 from tests.store.conftest import build_driver
 from tests.support.factory import CALLS_BACK
-from tests.support.plans import NOW, Full
+from tests.support.plans import NOW, READ_LIMITS, Full
 from tests.support.postgres import database, shared_server
 
 TASKS = 4_000
@@ -122,15 +122,12 @@ def _labels(task_id: str) -> dict[str, str]:
     return {"order": str(number), "customer": str(number % CUSTOMERS)}
 
 
-async def test_a_search_in_prompts_looks_at_so_many_tasks_and_no_more(
-    full: Full, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reads, "SEARCH_MAX", 50)
+async def test_a_search_in_prompts_looks_at_so_many_tasks_and_no_more(full: Full) -> None:
     for wanted in (TaskFilter(), TaskFilter(status="succeeded"), TaskFilter(metadata={"customer": "7"})):
         found = await full.reads.search_tasks(wanted, ("LIGHTHOUSE", "dusk"), PAGE, None)
         assert len(found.items) == PAGE
     nothing = await full.reads.search_tasks(TaskFilter(), ("zeppelin",), PAGE, None)
-    assert (nothing.items, nothing.looked) == ([], 50)
+    assert (nothing.items, nothing.looked) == ([], READ_LIMITS.searched)
     assert nothing.last == (await full.reads.list_tasks(TaskFilter(), 50, None)).last
     await full.check(2_500)
 
@@ -209,14 +206,7 @@ async def test_what_is_loaded_to_be_changed(full: Full) -> None:
     await full.check()
 
 
-async def test_what_is_late_and_how_much_waits(full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in (
-        (pulse, "COUNT_MAX"),
-        (pulse, "DELIVERIES_MAX"),
-        (figures, "COUNT_MAX"),
-        (figures, "CHARGES_MAX"),
-    ):
-        monkeypatch.setattr(module, name, 50)
+async def test_what_is_late_and_how_much_waits(full: Full) -> None:
     accounts = {"fluxapi-ai": WIDE, "acedata": WIDE}
     await full.reads.find_overdue(accounts, NOW)
     await full.reads.oldest_due_ms()

@@ -18,14 +18,15 @@ from service.core.problems import NotFound, Unavailable
 from service.core.task import Task
 from service.core.times import after
 from service.settings import SettingsError, load
-from service.store import claims, gathered, postgres, upkeep
+from service.store import claims, postgres, upkeep
 from service.store.batch import Batch, Keys
 from service.store.bus import EVENTS
 from service.store.claims import Parcel
 from service.store.migrate import migrate
-from service.store.postgres import READERS, PostgresDriver
+from service.store.postgres import READERS, PostgresDriver, PostgresTimes
 from service.store.postgres_session import numbered
 from service.store.queries import TaskFilter
+from service.store.reads import ReadLimits, Reads
 from tests.store.conftest import Store, open_store
 from tests.store.test_claims import claim, claim_deliveries, create, publish, put, subscribe
 from tests.support.factory import CALLS_BACK, make_delivery, make_endpoint, make_task, picture
@@ -177,9 +178,9 @@ async def test_an_endpoint_that_is_disabled_gets_nothing_from_another_process_af
         assert (await first.reads.count_held())[endpoint.id].count == 21
 
 
-async def test_a_process_that_stands_still_in_a_transaction_loses_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_BEGIN", postgres._BEGIN.replace("'5s'", "'200ms'"))
-    async with two(url) as (first, second):
+async def test_a_process_that_stands_still_in_a_transaction_loses_it(url: str) -> None:
+    hurried = PostgresTimes(idle_transaction_s=0.2)
+    async with open_store(url, 1, hurried) as first, open_store(url, 2) as second:
         entered, go_on = asyncio.Event(), asyncio.Event()
 
         async def stand_still(batch: Batch) -> None:
@@ -213,9 +214,8 @@ async def test_a_reader_that_follows_the_stream_never_passes_a_gap_that_is_fille
 
 
 async def test_a_recover_beside_another_processs_worker_sends_what_waits_once(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    url: str,
 ) -> None:
-    monkeypatch.setattr(upkeep, "STEP", 10)
     async with two(url) as (first, second):
         endpoint_id, since = await subscribe(first, max_in_flight=1000), first.env.now()
         await publish(first, 20)
@@ -223,10 +223,10 @@ async def test_a_recover_beside_another_processs_worker_sends_what_waits_once(
             waiting = replace(parcel.delivery, status="pending", due_at=after(since, 60), failures=1)
             await put(first, Change(deliveries=(waiting,)))
         second.env.pass_time(60)
-        recover = partial(upkeep.recover, first.writer, endpoint_id, since, after(since, 1), dry_run=False)
+        recover = partial(upkeep.recover, first.writer, endpoint_id, since, after(since, 1), dry_run=False, step_max=10)
 
         async def recover_ten_and_claim_the_rest(batch: Batch) -> tuple[int, list[Parcel]]:
-            found = await upkeep._RecoverStep(endpoint_id, 0, 0, 2**53, dry_run=False).work(batch)
+            found = await upkeep._RecoverStep(endpoint_id, 0, 0, 2**53, 10, dry_run=False).work(batch)
             await batch.flush()
             return found, (await claim_deliveries(second)).parcels
 
@@ -335,11 +335,11 @@ async def test_connections_cut_again_and_again_lose_nothing_and_double_nothing(u
 
 
 async def test_a_read_on_a_network_that_drops_every_packet_is_broken_off_and_its_connection_made_anew(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    url: str,
 ) -> None:
-    monkeypatch.setattr(gathered, "PATIENCE_S", 0.3)
     port = shared_server().port
     async with Cable([port]) as cable, open_store(url.replace(f":{port}/", f":{cable.port}/")) as store:
+        reads = Reads(store.driver, ReadLimits(wait_s=0.3))
         task = make_task(store.env)
         await put(store, lifecycle.create(task, store.env))
         assert (await store.reads.get_task(task.id)).id == task.id
@@ -347,18 +347,17 @@ async def test_a_read_on_a_network_that_drops_every_packet_is_broken_off_and_its
         cable.moves.clear()
         for _ in range(READERS):
             with pytest.raises(Unavailable):
-                await store.reads.get_task(task.id)
+                await reads.get_task(task.id)
         await until(lambda: all(connection.is_closed() for connection in used))
         cable.moves.set()
         assert (await store.reads.get_task(task.id)).id == task.id
 
 
 async def test_a_server_that_restarts_under_load_loses_nothing_that_was_answered(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    url: str,
 ) -> None:
-    monkeypatch.setattr(postgres, "OUTCOME_PATIENCE_S", 0.5)
     server = shared_server()
-    async with open_store(url) as store, hearing(store) as heard:
+    async with open_store(url, times=PostgresTimes(outcome_wait_s=0.5)) as store, hearing(store) as heard:
         answered: list[str] = []
         refused: list[str] = []
 

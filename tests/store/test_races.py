@@ -55,7 +55,6 @@ async def test_callback_poll_deadline_and_cancel_at_once_leave_one_state_and_one
 async def test_a_recover_that_was_killed_half_way_is_asked_for_again_and_sends_each_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "STEP", 10)
     endpoint_id = await subscribe(store, enabled=False, max_in_flight=1000)
     await publish(store, 45)
     await store.writer.change(
@@ -75,7 +74,7 @@ async def test_a_recover_that_was_killed_half_way_is_asked_for_again_and_sends_e
 
     monkeypatch.setattr(store.writer, "run", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        await upkeep.recover(store.writer, endpoint_id, since, until, dry_run=False)
+        await upkeep.recover(store.writer, endpoint_id, since, until, dry_run=False, step_max=10)
     monkeypatch.setattr(store.writer, "run", run)
     first = {parcel.delivery.id for parcel in (await claim_deliveries(store, 1000)).parcels}
     assert len(first) == 20

@@ -111,15 +111,15 @@ async def test_recover_stops_when_the_endpoint_is_disabled_meanwhile(store: Stor
 
 
 async def test_a_recovery_that_was_cut_off_goes_on_without_sending_anything_twice(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store,
 ) -> None:
-    monkeypatch.setattr(upkeep, "STEP", 4)
     endpoint = make_endpoint(store.env, enabled=False)
     await put(store, Change(endpoints=(endpoint,)))
     await publish(store, 10)
     await put(store, Change(endpoints=(delivering.enable(endpoint),)))
-    recover = partial(upkeep.recover, store.writer, endpoint.id, store.env.now(), after(store.env.now(), 1))
-    cut_off = upkeep._RecoverStep(endpoint.id, 0, 0, 2**53, dry_run=False)
+    since, until = store.env.now(), after(store.env.now(), 1)
+    recover = partial(upkeep.recover, store.writer, endpoint.id, since, until, step_max=4)
+    cut_off = upkeep._RecoverStep(endpoint.id, 0, 0, 2**53, 4, dry_run=False)
     assert await store.writer.run(cut_off.work) == 4
     found = await asyncio.gather(recover(dry_run=False), recover(dry_run=False))
     assert sum(found) == 6

@@ -88,14 +88,13 @@ async def test_recover_sends_what_was_not_received_and_nothing_twice(store: Stor
     assert len((await claim_deliveries(store)).parcels) == 3
 
 
-async def test_recover_goes_through_more_than_one_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "STEP", 4)
+async def test_recover_goes_through_more_than_one_step(store: Store) -> None:
     endpoint = make_endpoint(store.env, enabled=False)
     await put(store, Change(endpoints=(endpoint,)))
     await publish(store, 10)
     await put(store, Change(endpoints=(delivering.enable(endpoint),)))
     since, until = store.env.now() - timedelta(days=1), after(store.env.now(), 1)
-    assert await upkeep.recover(store.writer, endpoint.id, since, until, dry_run=False) == 10
+    assert await upkeep.recover(store.writer, endpoint.id, since, until, dry_run=False, step_max=4) == 10
 
 
 async def fail(store: Store, parcel: Parcel) -> None:
@@ -113,16 +112,16 @@ async def fail(store: Store, parcel: Parcel) -> None:
 
 
 async def test_recover_sends_at_once_what_waits_for_its_next_attempt(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store,
 ) -> None:
-    monkeypatch.setattr(upkeep, "STEP", 2)
     endpoint_id = await subscribe(store)
     await publish(store, 7)
     failing = (await claim_deliveries(store, 5)).parcels
     for parcel in failing[:4]:
         await fail(store, parcel)
     waiting, sending = {parcel.delivery.id for parcel in failing[:4]}, failing[4].delivery
-    recover = partial(upkeep.recover, store.writer, endpoint_id, store.env.now(), after(store.env.now(), 1))
+    since, until = store.env.now(), after(store.env.now(), 1)
+    recover = partial(upkeep.recover, store.writer, endpoint_id, since, until, step_max=2)
     before = await dump(store)
     assert await recover(dry_run=True) == 4
     assert await dump(store) == before
@@ -140,7 +139,8 @@ async def test_what_waited_is_held_with_its_endpoint_and_recover_sends_as_many_a
     await publish(store, 3)
     for parcel in (await claim_deliveries(store, 2)).parcels:
         await fail(store, parcel)
-    recover = partial(upkeep.recover, store.writer, endpoint_id, store.env.now(), after(store.env.now(), 1))
+    since, until = store.env.now(), after(store.env.now(), 1)
+    recover = partial(upkeep.recover, store.writer, endpoint_id, since, until, step_max=2)
 
     def disable(batch: Batch) -> Change:
         disabled = delivering.disable(batch.endpoint(endpoint_id), "by request", store.env)

@@ -11,7 +11,6 @@ import structlog
 from service.core.change import Change
 from service.core.delivery import OldSecret
 from service.core.times import to_ms
-from service.store import rotation
 from service.store.batch import Batch, Keys
 from service.store.rotation import rotate_encryption
 from service.store.vault import Unopened, Vault
@@ -162,7 +161,6 @@ async def add_endpoints(store: Store, vault: Vault, count: int) -> None:
 async def test_a_rotation_that_was_broken_off_is_finished_by_the_next(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotation, "STEP", 2)
     await add_endpoints(store, Vault([OLD]), 5)
     run, calls = store.writer.run, iter(range(100))
 
@@ -173,7 +171,7 @@ async def test_a_rotation_that_was_broken_off_is_finished_by_the_next(
 
     monkeypatch.setattr(store.writer, "run", run_twice)
     with pytest.raises(ConnectionError):
-        await rotate_encryption(store.writer, Vault([NEW, OLD]))
+        await rotate_encryption(store.writer, Vault([NEW, OLD]), step_max=2)
     done = await rotate_encryption(store.writer, Vault([NEW, OLD]))
     assert (done.seen, done.renewed) == (5, 1)
 

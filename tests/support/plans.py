@@ -16,12 +16,13 @@ from bench.fill import Shape, created_at_ms
 from service.core.ids import prefixed_uuid7
 from service.store.batch import Batch, Subscribers
 from service.store.driver import Driver, Row, Session
-from service.store.reads import Reads
+from service.store.reads import ReadLimits, Reads
 from tests.support.env import FakeEnv
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LARGE = ("tasks", "labels", "timeline", "events", "deliveries", "attempts", "idempotency_keys")
 ROWS_MAX = 150
+READ_LIMITS = ReadLimits(searched=50, counted=50, deliveries=50, charges=50)
 """That one node of a plan touches; PostgreSQL counts them."""
 TASKS_MAX = 1_000_000
 STEPS_MAX = 6_000
@@ -57,10 +58,10 @@ class Recorder:
 
 
 class RecordingReads(Reads):
-    def __init__(self, driver: Driver, statements: list[Statement]) -> None:
+    def __init__(self, driver: Driver, statements: list[Statement], limits: ReadLimits) -> None:
         self._inner = driver
         self._statements = statements
-        super().__init__(driver)
+        super().__init__(driver, limits)
         self._driver = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
@@ -80,7 +81,7 @@ class Full:
         self.shape = shape
         self.env = FakeEnv(NOW)
         self.statements: list[Statement] = []
-        self.reads = RecordingReads(driver, self.statements)
+        self.reads = RecordingReads(driver, self.statements, READ_LIMITS)
 
     def id_of(self, kind: str, number: int) -> str:
         prefix = prefixed_uuid7(kind, 0, 0).partition("_")[0]

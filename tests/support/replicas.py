@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from service.wiring import Timings
 from tests.support.api import Api
 from tests.support.postgres import Server, command
 from tests.support.proxy import Proxy
@@ -47,7 +48,7 @@ class Replicas:
         fakes: Iterable[FakeProvider] = (),
         env: dict[str, str] | None = None,
         *,
-        lease_s: float | None = None,
+        timings: Timings | None = None,
         before_launch: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.directory = directory
@@ -56,12 +57,10 @@ class Replicas:
         self.url = f"http://127.0.0.1:{self.port}"
         self._before_launch = before_launch
         shared = {"TASKHOOK_DATABASE_URL": database_url, "TASKHOOK_PUBLIC_URL": self.url}
-        shared |= {"HURRIED_LEASE_S": str(lease_s)} if lease_s else {}
-        module = "tests.support.hurried" if lease_s else "service"
         fakes = list(fakes)
 
         def made(kind: str) -> Service:
-            return Service(directory, fakes, {**shared, **(env or {})}, command=kind, module=module)
+            return Service(directory, fakes, {**shared, **(env or {})}, command=kind, timings=timings)
 
         self.webs = [made("web") for _ in range(2)]
         self.workers = [made("worker") for _ in range(2)]
@@ -88,6 +87,10 @@ class Replicas:
     @property
     def log_path(self) -> Path:
         return self.directory / "replicas.log"
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock of all of them."""
+        self.webs[0].pass_time(seconds)
 
     async def start(self) -> Self:
         await self.launch()

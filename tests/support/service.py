@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import secrets
 import signal
 import socket
@@ -13,8 +12,11 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+import msgspec
 
+from service.wiring import Timings
 from tests.support.api import Api
+from tests.support.clock import Clock
 from tests.support.process import COMMON, INHERITED, Process, start_python
 from tests.support.upstream import FakeProvider
 from tests.support.wait import PATIENCE_S, until
@@ -24,9 +26,8 @@ SECRET_KEY = "test-secret-key-" + secrets.token_hex(16)
 SIGNING_SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
 
-def hurried(**times: float) -> dict[str, str]:
-    """Makes the service use other times than its own: names of constants, with `__` for the dots after `service`."""
-    return {"HURRIED_TIMES": json.dumps({f"service.{name.replace('__', '.')}": value for name, value in times.items()})}
+MOVABLE = Timings(look_again_s=0.2)
+"""For a service whose clock a test moves: it soon looks at what the new time has made due."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ class Service:
         fakes: Iterable[FakeProvider] = (),
         env: dict[str, str] | None = None,
         command: str = "serve",
-        module: str = "service",
+        timings: Timings | None = None,
     ) -> None:
+        """With `timings` it has those, and `pass_time` moves its clock."""
         self.directory = directory
         self.command = command
-        self.module = module
+        self.module = "service" if timings is None else "tests.support.timed"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = directory / f"{command}-{self.port}.log"
@@ -79,8 +81,9 @@ class Service:
         for fake in fakes:
             self.env |= fake.environment
         self.env |= env or {}
-        if "HURRIED_TIMES" in self.env:
-            self.module = "tests.support.hurried"
+        self.clock = None if timings is None else Clock(directory / "clock")
+        if timings is not None:
+            self.env |= {"TEST_TIMINGS": msgspec.json.encode(timings).decode(), "TEST_CLOCK": str(directory / "clock")}
         self.process: Process | None = None
         self.anew = False
         """Whether it is to be a process by itself, not one forked from another."""
@@ -151,6 +154,11 @@ class Service:
     def thaw(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
+
+    def pass_time(self, seconds: float) -> None:
+        """Move its clock, and that of all services with the same directory."""
+        assert self.clock is not None, "start it with timings"
+        self.clock.pass_time(seconds)
 
     async def terminate(self, at_most_s: float = PATIENCE_S) -> Stopped:
         """SIGTERM, and how it ended."""
