@@ -12,8 +12,8 @@ from scripts.site.reference import document
 from service.settings import load
 from tests.docs.samples import BY_OTHER_TESTS, NOT_RUN, PAGES, ROOT, SAMPLES, Sample, find_shown, of_kind
 
-OTHER_NAMES = {"TASKHOOK_URL", "TASKHOOK_API_KEY", "TASKHOOK_SECRET", "TASKHOOK_DOMAIN"}
-"""Read by the command line, by receivers, by a compose file."""
+OTHER_NAMES = {"TASKHOOK_URL", "TASKHOOK_API_KEY", "TASKHOOK_SECRET", "TASKHOOK_DOMAIN", "TASKHOOK_FLUXAPI_AI_HMAC_KEY"}
+"""Read by the command line, endpoints and a compose file, and a former name that is still accepted."""
 
 
 def test_every_sample_is_run_or_named_with_a_reason() -> None:
@@ -45,7 +45,8 @@ def test_every_file_that_a_page_shows_is_run_by_the_tests_of_the_examples() -> N
 def test_every_setting_that_a_page_names_exists(page: str) -> None:
     known = {name for name, _ in load({"TASKHOOK_SANDBOX": "true"}, None).public_items()} | OTHER_NAMES
     named = set(re.findall(r"\bTASKHOOK_[A-Z_]*[A-Z]\b(?!_)", (ROOT / page).read_text()))
-    assert {name for name in named if name.removesuffix("_FILE") not in known} == set()
+    without_account = {name: re.sub(r"__[A-Z0-9]+(?=_)", "", name.removesuffix("_FILE")) for name in named}
+    assert {name for name, plain in without_account.items() if plain not in known} == set()
 
 
 @pytest.mark.parametrize("sample", of_kind("json"), ids=str)
