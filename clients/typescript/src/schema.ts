@@ -559,6 +559,8 @@ export interface components {
         CreateTask: {
             /** @example fluxapi-ai/flux-kontext-pro */
             model: string;
+            /** @default null */
+            account: string | null;
             input: components["schemas"]["TaskInput"];
             /** @default null */
             webhook_url: string | null;
@@ -631,6 +633,8 @@ export interface components {
             /** @enum {unknown} */
             status: "canceled" | "failed" | "queued" | "running" | "succeeded";
             provider: string;
+            /** @default default */
+            account: string;
             model: string;
             provider_task_id: string | null;
             /** @description As given; empty once erased. */
@@ -1082,6 +1086,7 @@ export interface components {
             confirms_callbacks: boolean;
             result_life_s: number | null;
             limits: components["schemas"]["Limits"];
+            accounts: components["schemas"]["AccountView"][];
             models: components["schemas"]["Model"][];
         };
         /**
@@ -1103,6 +1108,23 @@ export interface components {
             submits: number;
             window_s: number;
             max_in_flight: number;
+        };
+        /**
+         * AccountView
+         * @description One account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
+         *
+         *         `state` is `paused` while the provider wants it to rest, and `circuit_open` while it does not answer.
+         */
+        AccountView: {
+            id: string;
+            /** @enum {unknown} */
+            state: "circuit_open" | "paused" | "ready";
+            paused_until: string | null;
+            circuit: components["schemas"]["Circuit"];
+            limits: components["schemas"]["Limits"];
+            submitted: number;
+            in_flight: number;
+            waiting: number;
         };
         /**
          * Model
@@ -1380,6 +1402,7 @@ export interface operations {
             query?: {
                 status?: "canceled" | "failed" | "queued" | "running" | "succeeded";
                 provider?: string;
+                account?: string;
                 /** @description `provider/model`, or a bare name at any provider. */
                 model?: string;
                 provider_task_id?: string;
