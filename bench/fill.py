@@ -8,7 +8,7 @@ import msgspec
 
 from service.core.event import Event, render_body
 from service.core.ids import prefixed_uuid7
-from service.core.task import Image, Result, Task, TaskInput
+from service.core.task import Output, Result, Task, TaskInput
 from service.core.times import after, from_ms, to_ms
 from service.core.views import view_task
 from service.store import endpoint_rows, rows
@@ -134,7 +134,7 @@ def _final_task() -> Task:
         step="done",
         submitted_at=from_ms(0),
         finished_at=from_ms(0),
-        result=Result(images=(Image(url="https://cdn.example/result/0123456789abcdef.jpg"),), raw=msgspec.Raw(b"{}")),
+        result=Result(outputs=(Output(url="https://cdn.example/result/0123456789abcdef.jpg"),), raw=msgspec.Raw(b"{}")),
         via="callback",
         entries=len(ENTRIES),
     )

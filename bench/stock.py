@@ -13,7 +13,7 @@ from bench.calls import SECRET, callback_requests
 from service.core.delivery import Delivery, Endpoint
 from service.core.event import Event, render_body
 from service.core.signing import render_secret
-from service.core.task import Image, Result, Task, TaskInput
+from service.core.task import Output, Result, Task, TaskInput
 from service.core.times import after, to_ms
 from service.core.views import view_task
 from service.store import endpoint_rows, rows
@@ -48,8 +48,8 @@ def running_task(env: RealEnv) -> Task:
 
 
 def finished_task(env: RealEnv) -> Task:
-    image = Image(url="https://example.com/result/0123456789abcdef.jpg")
-    result = Result(images=(image,), raw=msgspec.Raw(b'{"code":200}'))
+    output = Output(url="https://example.com/result/0123456789abcdef.jpg")
+    result = Result(outputs=(output,), raw=msgspec.Raw(b'{"code":200}'))
     task = replace(running_task(env), status="succeeded", step="done", due_at=None, finished_at=env.now())
     return replace(task, result=result, via="callback")
 

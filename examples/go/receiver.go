@@ -30,9 +30,9 @@ type event struct {
 	Data struct {
 		ID     string `json:"id"`
 		Result struct {
-			Images []struct {
+			Outputs []struct {
 				URL string `json:"url"`
-			} `json:"images"`
+			} `json:"outputs"`
 		} `json:"result"`
 	} `json:"data"`
 }
@@ -87,7 +87,7 @@ func receive(key []byte, directory string) http.HandlerFunc {
 		}
 		w.WriteHeader(http.StatusNoContent)
 		if isNew && e.Type == "task.succeeded" {
-			log.Print(e.Data.ID, " ", e.Data.Result.Images[0].URL)
+			log.Print(e.Data.ID, " ", e.Data.Result.Outputs[0].URL)
 		}
 	}
 }

@@ -15,7 +15,7 @@ export default {
 };
 
 async function work(event) {
-  if (event.type === "task.succeeded") console.log(event.data.id, event.data.result.images[0].url);
+  if (event.type === "task.succeeded") console.log(event.data.id, event.data.result.outputs[0].url);
 }
 
 async function verify(secret, headers, body, toleranceS = 300) {

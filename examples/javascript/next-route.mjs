@@ -13,7 +13,7 @@ export async function POST(request) {
   const event = JSON.parse(body);
   if (!known.has(event.id)) {
     known.add(event.id);
-    if (event.type === "task.succeeded") console.log(event.data.id, event.data.result.images[0].url);
+    if (event.type === "task.succeeded") console.log(event.data.id, event.data.result.outputs[0].url);
   }
   return new Response(null, { status: 204 });
 }

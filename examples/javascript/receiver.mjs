@@ -49,5 +49,5 @@ function keep(id, body) {
 }
 
 function work(event) {
-  if (event.type === "task.succeeded") console.log(event.data.id, event.data.result.images[0].url);
+  if (event.type === "task.succeeded") console.log(event.data.id, event.data.result.outputs[0].url);
 }

@@ -31,7 +31,7 @@ $file = @fopen("$directory/{$event['id']}.json", 'x');  // an event may come twi
 if ($file !== false) {
     fwrite($file, $body);
     if ($event['type'] === 'task.succeeded') {
-        error_log($event['data']['id'] . ' ' . $event['data']['result']['images'][0]['url']);
+        error_log($event['data']['id'] . ' ' . $event['data']['result']['outputs'][0]['url']);
     }
 }
 http_response_code(204);

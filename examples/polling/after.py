@@ -9,7 +9,7 @@ client = Taskhook()
 
 def generate(prompt: str) -> str:
     task = client.tasks.create_and_wait(model="flux-kontext-pro", prompt=prompt, timeout=900)
-    return task.images[0].url
+    return task.outputs[0].url
 
 
 print(generate(sys.argv[1]))

@@ -29,7 +29,7 @@ async def generate(client: AsyncTaskhook, batch: str, row: Row, turn: asyncio.Se
             return {"id": row["id"], "task_id": error.task.id, "error": str(error)}
         except TaskhookError as error:
             return {"id": row["id"], "error": str(error)}
-        return {"id": row["id"], "task_id": task.id, "url": task.images[0].url}
+        return {"id": row["id"], "task_id": task.id, "url": task.outputs[0].url}
 
 
 async def main(source: Path, target: Path) -> None:

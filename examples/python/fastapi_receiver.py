@@ -29,4 +29,4 @@ async def receive(event: Annotated[Event, Depends(verified)], background: Backgr
 
 def work(event: Event) -> None:
     if isinstance(event, TaskEvent) and event.type == "task.succeeded":
-        print(event.data.id, event.data.images[0].url, flush=True)
+        print(event.data.id, event.data.outputs[0].url, flush=True)

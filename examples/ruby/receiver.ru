@@ -29,7 +29,7 @@ run(lambda do |env|
 
   event = JSON.parse(body)
   if keep(event["id"], body) && event["type"] == "task.succeeded"
-    warn "#{event["data"]["id"]} #{event["data"]["result"]["images"][0]["url"]}"
+    warn "#{event["data"]["id"]} #{event["data"]["result"]["outputs"][0]["url"]}"
   end
   [204, {}, []]
 end)

@@ -82,7 +82,7 @@ def outcome(task: Json) -> str:
 
 
 def image_urls(task: Json) -> list[str]:
-    return [image["url"] for image in (task.get("result") or {}).get("images") or [] if image.get("url")]
+    return [output["url"] for output in (task.get("result") or {}).get("outputs") or [] if output.get("url")]
 
 
 def model_name(task: Json) -> str:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from service.core.change import Change, Entry, Outcome, Pause
 from service.core.env import Env
 from service.core.event import Event, EventType
+from service.core.inline import omit_inline
 from service.core.observation import (
     Accepted,
     Failed,
@@ -27,9 +28,10 @@ from service.core.observation import (
     Unverified,
     tag_of,
 )
+from service.core.outputs import to_output
 from service.core.problems import Conflict
 from service.core.schedule import Policy, submit_backoff_s
-from service.core.task import ErrorCode, Result, Status, Task, TaskError, TaskInput, Via
+from service.core.task import Cost, ErrorCode, Result, Status, Task, TaskError, TaskInput, Via
 from service.core.times import after
 from service.core.unanswered import Hindrance, deadline_error, unconfirmed_error
 from service.core.views import view_task
@@ -413,8 +415,9 @@ def _run(task: Task, env: Env) -> Change:
 
 
 def _result(task: Task, observation: Succeeded) -> Result:
-    cost = task.cost if observation.cost is None else observation.cost
-    return Result(images=observation.images, cost=cost, raw=observation.raw)
+    amount = task.cost if observation.cost is None else observation.cost
+    cost = None if amount is None else Cost(amount=amount)
+    return Result(outputs=tuple(map(to_output, observation.images)), cost=cost, raw=omit_inline(observation.raw))
 
 
 def _event(task: Task, env: Env, kind: EventType, webhook_url: str | None = None) -> Event:

@@ -10,7 +10,7 @@ from service.core.delivering import Outcome
 from service.core.delivery import Format, render_for
 from service.core.env import Env
 from service.core.event import Event, EventType, render_body
-from service.core.task import Image, Result, TaskInput
+from service.core.task import Output, Result, TaskInput
 from service.core.times import after, rfc3339
 from service.core.views import TaskView, Tracking
 
@@ -234,7 +234,7 @@ class _Sample:
 
 
 def _task(task_id: str, at: datetime, *, ended: bool) -> TaskView:
-    image = Image(url="https://example.com/lighthouse.jpg", content_type="image/jpeg", width=1024, height=768)
+    output = Output(url="https://example.com/lighthouse.jpg", content_type="image/jpeg", width=1024, height=768)
     return TaskView(
         id=task_id,
         status="succeeded" if ended else "running",
@@ -243,7 +243,7 @@ def _task(task_id: str, at: datetime, *, ended: bool) -> TaskView:
         provider_task_id="check-receiver",
         input=TaskInput(prompt="a lighthouse at dusk"),
         metadata=METADATA,
-        result=Result(images=(image,)) if ended else None,
+        result=Result(outputs=(output,)) if ended else None,
         error=None,
         tracking=Tracking(via="callback" if ended else None, polls=0, callbacks=int(ended)),
         created_at=rfc3339(at),

@@ -96,8 +96,11 @@ class TaskInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     options: Annotated[dict[Label, Any], Meta(description="The provider's own, under its own names.")] = {}
 
 
+OutputKind = Literal["image", "video", "audio", "text", "model3d", "file"]
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture at the provider. Links die: fetch it before `expires_at`. What the provider does not tell is null."""
+    """A link that an adapter found, with what the provider says of it."""
 
     url: str
     expires_at: str | None = None
@@ -108,11 +111,33 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     original_expires_at: str | None = None
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What came out; `cost` is in the provider's own credits, `raw` the provider's final payload byte for byte."""
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """One output: a link that expires at `expires_at`, or a text. What the provider does not say is null."""
 
-    images: tuple[Image, ...]
-    cost: float | None = None
+    kind: OutputKind = "image"
+    url: str | None = None
+    text: str | None = None
+    content_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    expires_at: str | None = None
+    original_url: str | None = None
+    original_expires_at: str | None = None
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """A charge in the provider's own unit, such as credits."""
+
+    amount: float
+    unit: str = "credits"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The outputs of a task. `raw` is the provider's final payload as received, without base64 content over 4 KiB."""
+
+    outputs: tuple[Output, ...]
+    cost: Cost | None = None
     raw: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 

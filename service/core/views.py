@@ -90,17 +90,11 @@ def view_task(task: Task) -> TaskView:
 
 def erase_told(data: bytes, erased: TaskView) -> bytes:
     """What an event told of a task that is erased since: its status and times of then stay."""
-    told = msgspec.json.decode(data, type=TaskView)
-    left = msgspec.structs.replace(
-        told,
-        input=erased.input,
-        metadata=erased.metadata,
-        result=None,
-        error=erased.error if told.error else None,
-        late_result=UNSET,
-        erased_at=erased.erased_at,
-    )
-    return msgspec.json.encode(left)
+    published: dict[str, Any] = msgspec.json.decode(data)
+    published.pop("late_result", None)
+    error = erased.error if published.get("error") else None
+    left = {"input": erased.input, "metadata": erased.metadata, "result": None, "error": error}
+    return msgspec.json.encode(published | left | {"erased_at": erased.erased_at})
 
 
 class TimelineItem(msgspec.Struct, frozen=True, kw_only=True):

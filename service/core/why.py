@@ -183,8 +183,8 @@ def _ended(task: Task, now: datetime) -> Why:
             next=_late(task),
             you_can="Submit a new task.",
         )
-    expires_at = next((image.expires_at for image in task.result.images), None) if task.result else None
-    fetch = f"Fetch the pictures before their links expire at {expires_at}" if expires_at else "Fetch the pictures soon"
+    expires_at = next((output.expires_at for output in task.result.outputs), None) if task.result else None
+    fetch = f"Fetch the outputs before their links expire at {expires_at}" if expires_at else "Fetch the outputs soon"
     return Why(
         status=task.status,
         why=f"The provider finished it and reported that {ENDED_BY.get(task.via or 'poll', '')}.",

@@ -11,10 +11,19 @@ from service.core.account import split_key
 from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Resume
-from service.core.task import ProviderCancel, Result, Task, TaskError, TaskInput, Via
+from service.core.task import Cost, Output, ProviderCancel, Result, Task, TaskError, TaskInput, Via
 from service.core.times import from_ms, to_ms
 from service.core.trace import TraceContext
 from service.store.driver import Row
+
+
+class _StoredResult(msgspec.Struct, omit_defaults=True):
+    """A result as every version stores and reads it: outputs under `images`, and the amount of the cost alone."""
+
+    images: tuple[Output, ...]
+    cost: float | None = None
+    raw: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+    cost_unit: str = "credits"
 
 
 class _TaskDocument(msgspec.Struct, omit_defaults=True):
@@ -27,9 +36,9 @@ class _TaskDocument(msgspec.Struct, omit_defaults=True):
     on_unconfirmed: Literal["wait", "resubmit"] = "wait"
     submitted_at: datetime | None = None
     erased_at: datetime | None = None
-    result: Result | None = None
+    result: _StoredResult | None = None
     error: TaskError | None = None
-    late_result: Result | None = None
+    late_result: _StoredResult | None = None
     cost: float | None = None
     via: Via | None = None
     polls: int = 0
@@ -78,7 +87,7 @@ def task_to_row(task: Task) -> Row:
         ms_or_null(task.due_at),
         to_ms(task.deadline_at),
         ms_or_null(task.finished_at),
-        _write(_TaskDocument(*_in_document(task))).decode(),
+        _write(_to_document(task)).decode(),
     )
 
 
@@ -98,8 +107,29 @@ def task_from_row(row: Row) -> Task:
         due_at=time_or_null(due_ms),
         deadline_at=from_ms(deadline_ms),
         finished_at=time_or_null(finished_ms),
-        **asdict(document),
+        **asdict(document)
+        | {"result": _from_stored(document.result), "late_result": _from_stored(document.late_result)},
     )
+
+
+def _to_document(task: Task) -> _TaskDocument:
+    document = _TaskDocument(*_in_document(task))
+    document.result, document.late_result = _to_stored(task.result), _to_stored(task.late_result)
+    return document
+
+
+def _to_stored(result: Result | None) -> _StoredResult | None:
+    if result is None:
+        return None
+    amount, unit = (result.cost.amount, result.cost.unit) if result.cost else (None, "credits")
+    return _StoredResult(images=result.outputs, cost=amount, raw=result.raw, cost_unit=unit)
+
+
+def _from_stored(stored: _StoredResult | None) -> Result | None:
+    if stored is None:
+        return None
+    cost = None if stored.cost is None else Cost(amount=stored.cost, unit=stored.cost_unit)
+    return Result(outputs=stored.images, cost=cost, raw=stored.raw)
 
 
 def trace_from_document(document: str) -> TraceContext | None:

@@ -47,7 +47,7 @@ TASK: dict[str, Any] = {
     "finished_at": None,
     "deadline_at": "2026-01-01T00:15:00.000Z",
 }
-FINAL = TASK | {"status": "succeeded", "result": {"images": [{"url": "https://x.test/1.png"}]}}
+FINAL = TASK | {"status": "succeeded", "result": {"outputs": [{"url": "https://x.test/1.png"}]}}
 NO_JITTER = Policy(jitter=lambda: 0.0)
 
 
@@ -170,7 +170,7 @@ def waits(played: Played) -> list[float]:
 
 def test_a_wait_is_as_many_long_polls_as_it_takes() -> None:
     played = Played(until_final("task_1", None, Clock(20)), *[reply(200, TASK)] * 3, reply(200, FINAL))
-    assert isinstance(played.value, Task) and played.value.images[0].url
+    assert isinstance(played.value, Task) and played.value.outputs[0].url
     assert waits(played) == [60, 60, 60, 60]
     assert all(attempt.request.read_timeout_s == 70 for attempt in played.attempts)
 

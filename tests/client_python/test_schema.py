@@ -27,7 +27,8 @@ LEFT_OUT = {
 }
 MODELS: dict[type, str] = {
     models.TaskInput: "TaskInput",
-    models.Image: "Image",
+    models.Output: "Output",
+    models.Cost: "Cost",
     models.Result: "Result",
     models.TaskError: "TaskError",
     models.Tracking: "Tracking",

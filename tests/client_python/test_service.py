@@ -37,8 +37,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 def test_a_task_is_created_waited_for_and_explained(client: Taskhook) -> None:
     task = client.tasks.create_and_wait(model=MODEL, prompt="a lighthouse", aspect_ratio="16:9", metadata={"a": "1"})
     assert (task.status, task.input.aspect_ratio, task.metadata) == ("succeeded", "16:9", {"a": "1"})
-    assert httpx.get(task.images[0].url, trust_env=False).headers["content-type"].startswith("image/")
-    assert task.images[0].expires_at and task.images[0].expires_at > datetime.now(UTC)
+    assert httpx.get(task.outputs[0].url, trust_env=False).headers["content-type"].startswith("image/")
+    assert task.outputs[0].expires_at and task.outputs[0].expires_at > datetime.now(UTC)
     assert client.tasks.retrieve(task.id) == task.raise_for_status()
     assert "task.succeeded" in [item.type for item in client.tasks.timeline(task.id)]
     assert client.tasks.why(task.id).status == "succeeded"
@@ -49,7 +49,7 @@ def test_a_task_is_created_waited_for_and_explained(client: Taskhook) -> None:
 
 async def test_the_same_with_asyncio(async_client: AsyncTaskhook) -> None:
     task = await async_client.tasks.create_and_wait(model=MODEL, prompt="a mill", timeout=PATIENCE_S)
-    assert task.images
+    assert task.outputs
     assert [item.type async for item in async_client.tasks.timeline(task.id)]
 
 

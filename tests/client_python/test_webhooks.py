@@ -44,7 +44,7 @@ def test_a_delivery_becomes_a_typed_event() -> None:
     event = webhooks.verify(BODY, {name.upper(): text for name, text in signed().items()}, SECRET, now=NOW + 299)
     assert isinstance(event, TaskEvent)
     assert (event.id, event.sequence, event.data.status) == ("evt_1", 7, "succeeded")
-    assert event.data.images[0].url == "https://x.test/1.png"
+    assert event.data.outputs[0].url == "https://x.test/1.png"
     assert event.to_dict() == EVENT
 
 

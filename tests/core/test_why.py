@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.schedule import Policy
-from service.core.task import ERROR_CODES, Image, Result, TaskError
+from service.core.task import ERROR_CODES, Output, Result, TaskError
 from service.core.times import after, to_ms
 from service.core.why import Why, explain
 from tests.support.env import START, FakeEnv
@@ -85,14 +85,14 @@ def test_each_error_code_has_its_own_reason_and_advice(code: Any) -> None:
 
 
 def test_a_result_is_told_with_the_end_of_its_links() -> None:
-    result = Result(images=(Image(url="http://x/", expires_at="2026-01-15T00:00:00.000Z"),))
+    result = Result(outputs=(Output(url="http://x/", expires_at="2026-01-15T00:00:00.000Z"),))
     found = why(status="succeeded", step="done", via="callback", result=result)
     assert found.why == "The provider finished it and reported that by a callback."
-    assert found.you_can == "Fetch the pictures before their links expire at 2026-01-15T00:00:00.000Z."
+    assert found.you_can == "Fetch the outputs before their links expire at 2026-01-15T00:00:00.000Z."
 
 
 def test_a_late_result_is_told() -> None:
-    late = Result(images=(Image(url="http://x/"),))
+    late = Result(outputs=(Output(url="http://x/"),))
     assert "stored as late_result" in why(status="canceled", step="done", late_result=late).next
 
 

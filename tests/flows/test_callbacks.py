@@ -364,7 +364,7 @@ async def test_a_confirmed_callback_ends_the_task_by_what_the_poll_says(
     assert (await fake.callback(plan.job, body=body)).status == 200
     after = await confirming_service.api.finished(task["id"])
     assert after["status"] == "succeeded"
-    assert after["result"]["images"][0]["url"] == fake.image_url(plan.job)
+    assert after["result"]["outputs"][0]["url"] == fake.image_url(plan.job)
     assert len(plan.poll_requests) == 1
 
 

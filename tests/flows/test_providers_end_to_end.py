@@ -111,7 +111,7 @@ async def test_a_task_that_succeeds_is_one_event_with_its_picture(
     assert task["error"] is None
     assert task["tracking"]["via"] == VIA[provider]
     assert task["provider_task_id"] == (None if provider == "fluxapi-org" else plan.job.id)
-    assert [image["url"] for image in task["result"]["images"]] == [fake.image_url(plan.job)]
+    assert [image["url"] for image in task["result"]["outputs"]] == [fake.image_url(plan.job)]
     assert task["created_at"] <= task["submitted_at"] <= task["finished_at"] <= task["deadline_at"]
     assert len(plan.submits) == 1
     await has_one_event(service, everything, task)
@@ -124,7 +124,7 @@ async def test_a_result_says_how_long_its_links_live_and_keeps_the_raw_payload(
     fake, prompt = world.fakes[provider], new_prompt()
     plan = script(fake, "success", prompt)
     task = await run(service, fake, prompt)
-    image = task["result"]["images"][0]
+    image = task["result"]["outputs"][0]
     assert {"url", "expires_at", "content_type", "width", "height", "original_url", "original_expires_at"} <= set(image)
     finished = datetime.fromisoformat(task["finished_at"])
     if provider in LIFE_DAYS:
@@ -515,7 +515,7 @@ async def test_an_input_travels_under_the_providers_own_names(
     body = plan.submits[0].json
     assert body["prompt"] == prompt
     assert {name: body.get(name) for name in wire} == wire
-    assert len(task["result"]["images"]) == input.get("n", 1)
+    assert len(task["result"]["outputs"]) == input.get("n", 1)
     if fake.has_callbacks:
         assert plan.job.callback_url is not None
         assert plan.job.callback_url.startswith(f"{service.url}/callbacks/{fake.provider}/")

@@ -6,7 +6,7 @@ from service.core import delivering
 from service.core.account import Limits
 from service.core.change import Change
 from service.core.delivering import Outcome
-from service.core.task import Image, Result
+from service.core.task import Cost, Output, Result
 from service.core.times import after
 from service.store.batch import Keys
 from service.store.reads import ReadLimits, Reads
@@ -59,7 +59,7 @@ async def test_work_that_nobody_takes_shows_as_late(store: Store) -> None:
 
 
 async def finish(store: Store, provider: str, cost: float | None, **changes: object) -> str:
-    result = Result(images=(Image(url="https://cdn.example/x.png"),), cost=cost)
+    result = Result(outputs=(Output(url="https://cdn.example/x.png"),), cost=cost and Cost(amount=cost))
     done = {"status": "succeeded", "step": "done", "finished_at": store.env.now(), "result": result}
     task = make_task(store.env, provider=provider, **{**done, **changes})
     await put(store, Change(tasks=(task,)))

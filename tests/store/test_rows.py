@@ -6,7 +6,7 @@ import msgspec
 
 from service.core import delivering
 from service.core.delivery import Endpoint, EndpointFilter, Resume
-from service.core.task import Image, Result, TaskError
+from service.core.task import Cost, Output, Result, TaskError
 from service.core.times import after
 from service.store import rows
 from service.store.endpoint_rows import endpoint_from_row, endpoint_to_row
@@ -16,7 +16,8 @@ from tests.support.factory import make_delivery, make_endpoint, make_task
 
 def test_a_task_survives_with_every_field() -> None:
     env = FakeEnv()
-    result = Result(images=(Image(url="https://x/y.png", width=3),), cost=2.5, raw=msgspec.Raw(b'{"a":1.50}'))
+    outputs = (Output(url="https://x/y.png", width=3), Output(kind="text", text="hello"))
+    result = Result(outputs=outputs, cost=Cost(amount=2.5, unit="usd"), raw=msgspec.Raw(b'{"a":1.50}'))
     task = make_task(
         env,
         metadata={"order": "7"},
@@ -31,6 +32,38 @@ def test_a_task_survives_with_every_field() -> None:
         erased_at=env.now(),
     )
     assert msgspec.json.encode(rows.task_from_row(rows.task_to_row(task))) == msgspec.json.encode(task)
+
+
+def test_a_result_stored_as_images_is_read_as_outputs() -> None:
+    env = FakeEnv()
+    *columns, doc = rows.task_to_row(make_task(env, status="succeeded", step="done"))
+    image = {"url": "https://x/y.png", "expires_at": None, "width": 3}
+    older = msgspec.json.decode(str(doc)) | {"result": {"images": [image], "cost": 10.0, "raw": {"a": 1}}}
+    result = rows.task_from_row((*columns, msgspec.json.encode(older).decode())).result
+    assert result is not None
+    assert result.outputs == (Output(kind="image", url="https://x/y.png", width=3),)
+    assert result.cost == Cost(amount=10.0, unit="credits") and bytes(result.raw) == b'{"a":1}'
+
+
+class _OlderImage(msgspec.Struct):
+    url: str
+    expires_at: str | None = None
+
+
+class _OlderResult(msgspec.Struct):
+    images: tuple[_OlderImage, ...]
+    cost: float | None = None
+
+
+class _OlderDocument(msgspec.Struct):
+    result: _OlderResult | None = None
+
+
+def test_a_replica_of_the_version_before_reads_what_is_stored() -> None:
+    result = Result(outputs=(Output(url="https://x/y.png", expires_at="2026"),), cost=Cost(amount=2.5))
+    doc = rows.task_to_row(make_task(FakeEnv(), result=result))[-1]
+    older = msgspec.json.decode(str(doc), type=_OlderDocument).result
+    assert older == _OlderResult(images=(_OlderImage(url="https://x/y.png", expires_at="2026"),), cost=2.5)
 
 
 def test_a_delivery_survives_with_every_field() -> None:

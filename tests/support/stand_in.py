@@ -149,7 +149,7 @@ class StandIn:
             error = {"code": "content_policy", "message": "not \x1b[31mthis", "provider_code": None, "retryable": False}
             return {"status": "failed", "error": error, **via}
         images = [{"url": f"{self._url}/images/{number}.x"} for number in range(1, self.image_count + 1)]
-        return {"status": "succeeded", "result": {"images": images, "cost": None, "raw": {}}, **via}
+        return {"status": "succeeded", "result": {"outputs": images, "cost": None, "raw": {}}, **via}
 
     async def _timeline(self, request: Request) -> Response:
         entry = {"at": "2026-01-01T00:00:01.000Z", "type": "task.submitted", "detail": {"status_code": 202}}

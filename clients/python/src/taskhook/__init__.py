@@ -31,7 +31,7 @@ from taskhook.errors import (
     WebhookVerificationError,
 )
 from taskhook.events import EndpointEvent, Event, OtherEvent, TaskEvent
-from taskhook.models import Delivery, Endpoint, Image, Key, Provider, Result, Task, TaskError
+from taskhook.models import Delivery, Endpoint, Key, Output, Provider, Result, Task, TaskError
 
 __all__ = [
     "OMIT",
@@ -51,12 +51,12 @@ __all__ = [
     "Event",
     "EventStream",
     "FieldError",
-    "Image",
     "InternalServerError",
     "Key",
     "MissingHeaderError",
     "NotFoundError",
     "OtherEvent",
+    "Output",
     "Page",
     "PayloadError",
     "PermissionDeniedError",

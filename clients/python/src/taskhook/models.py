@@ -12,6 +12,8 @@ from taskhook.errors import TaskFailedError
 
 TaskStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]
 FINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
+OutputKind = Literal["image", "video", "audio", "text", "model3d", "file"]
+
 Via = Literal["callback", "poll", "submit", "deadline", "cancel"]
 OnUnconfirmed = Literal["wait", "resubmit"]
 ErrorCode = Literal[
@@ -69,24 +71,35 @@ class TaskInput(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image(Model):
-    """One picture at the provider: fetch it before `expires_at`."""
+class Output(Model):
+    """One output: a link to fetch before `expires_at`, or a text."""
 
-    url: str
-    expires_at: datetime | None = None
+    kind: OutputKind = "image"
+    url: str | None = None
+    text: str | None = None
     content_type: str | None = None
     width: int | None = None
     height: int | None = None
+    duration_s: float | None = None
+    expires_at: datetime | None = None
     original_url: str | None = None
     original_expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result(Model):
-    """What came out; `cost` is in the provider's own credits, `raw` its final payload."""
+class Cost(Model):
+    """A charge in the provider's own unit, such as credits."""
 
-    images: list[Image]
-    cost: float | None = None
+    amount: float
+    unit: str = "credits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Model):
+    """The outputs of a task; `raw` is the provider's final payload."""
+
+    outputs: list[Output]
+    cost: Cost | None = None
     raw: Any = None
 
 
@@ -137,9 +150,9 @@ class Task(Model):
         return self.status in FINAL
 
     @property
-    def images(self) -> list[Image]:
-        """The pictures of the result; empty where there is none."""
-        return self.result.images if self.result else []
+    def outputs(self) -> list[Output]:
+        """The outputs of the result; empty if there is none."""
+        return self.result.outputs if self.result else []
 
     def raise_for_status(self) -> Self:
         """The task itself, unless it failed or was canceled: then TaskFailedError."""
