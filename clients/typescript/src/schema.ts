@@ -666,22 +666,28 @@ export interface components {
         };
         /**
          * Result
-         * @description What came out; `cost` is in the provider's own credits, `raw` the provider's final payload byte for byte.
+         * @description The outputs of a task. `raw` is the provider's final payload as received, without base64 content over 4 KiB.
          */
         Result: {
-            images: components["schemas"]["Image"][];
+            outputs: components["schemas"]["Output"][];
             /** @default null */
-            cost: number | null;
+            cost: components["schemas"]["Cost"] | null;
             raw?: unknown;
         };
         /**
-         * Image
-         * @description One picture at the provider. Links die: fetch it before `expires_at`. What the provider does not tell is null.
+         * Output
+         * @description One output: a link that expires at `expires_at`, or a text. What the provider does not say is null.
          */
-        Image: {
-            url: string;
+        Output: {
+            /**
+             * @default image
+             * @enum {unknown}
+             */
+            kind: "audio" | "file" | "image" | "model3d" | "text" | "video";
             /** @default null */
-            expires_at: string | null;
+            url: string | null;
+            /** @default null */
+            text: string | null;
             /** @default null */
             content_type: string | null;
             /** @default null */
@@ -689,9 +695,22 @@ export interface components {
             /** @default null */
             height: number | null;
             /** @default null */
+            duration_s: number | null;
+            /** @default null */
+            expires_at: string | null;
+            /** @default null */
             original_url: string | null;
             /** @default null */
             original_expires_at: string | null;
+        };
+        /**
+         * Cost
+         * @description A charge in the provider's own unit, such as credits.
+         */
+        Cost: {
+            amount: number;
+            /** @default credits */
+            unit: string;
         };
         /**
          * TaskError
