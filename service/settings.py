@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
@@ -15,7 +16,8 @@ from service.core.account import DEFAULT, ID_SHAPE, WEBHOOK_SECRET, Account, Lim
 from service.core.schedule import RETRY_SCHEDULE_S
 from service.core.signing import decode_secret
 from service.providers.base import Provider, Secret
-from service.providers.registry import Registry, build_registry
+from service.providers.declared.files import read_directory
+from service.providers.registry import Registry, build_registry, register
 from service.store import postgres_url
 
 T = TypeVar("T")
@@ -48,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_port: int | None
     """Where a worker that runs alone answers the questions of operators."""
     sandbox: bool
+    providers_dir: Path | None
     allow_private_networks: bool
     retry_schedule: tuple[float, ...]
     registry: Registry
@@ -85,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("TASKHOOK_PORT", str(self.port)),
             ("TASKHOOK_WORKER_PORT", "" if self.worker_port is None else str(self.worker_port)),
             ("TASKHOOK_SANDBOX", _word(self.sandbox)),
+            ("TASKHOOK_PROVIDERS_DIR", str(self.providers_dir or "")),
             ("TASKHOOK_ALLOW_PRIVATE_NETWORKS", _word(self.allow_private_networks)),
             ("TASKHOOK_RETRY_SCHEDULE", ",".join(f"{delay:g}" for delay in self.retry_schedule)),
             ("TASKHOOK_CONFIRM_CALLBACKS", _word(self.confirm_callbacks)),
@@ -108,7 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def usable_accounts(self, provider: str) -> dict[str, Account]:
         """Those that tasks can be sent with; the sandbox needs no secrets."""
-        return {id: account for id, account in self.accounts[provider].items() if self.sandbox or account.secrets}
+        is_simulated = self.sandbox and self.registry[provider].capabilities.simulated
+        return {id: account for id, account in self.accounts[provider].items() if is_simulated or account.secrets}
 
 
 def load(
@@ -124,7 +129,7 @@ def load(
         from_file.pop("TASKHOOK_PORT", None)
     given = _Given(_merge(from_file, environ))
     sandbox = given.flag("SANDBOX", default=dev)
-    registry = build()
+    registry = _with_declared(build(), given, dotenv)
     settings = Settings(
         database_url=given.read("DATABASE_URL", "sqlite:///var/taskhook.db", database_url),
         public_url=given.read("PUBLIC_URL", None, _public_url),
@@ -135,6 +140,7 @@ def load(
         port=given.read("PORT", given.read_bare("PORT", 8000, _port), _port),
         worker_port=given.read("WORKER_PORT", None, _port),
         sandbox=sandbox,
+        providers_dir=given.read("PROVIDERS_DIR", _default_directory(dotenv), Path),
         allow_private_networks=given.flag("ALLOW_PRIVATE_NETWORKS", default=sandbox),
         retry_schedule=given.read("RETRY_SCHEDULE", RETRY_SCHEDULE_S, _schedule),
         registry=registry,
@@ -190,6 +196,11 @@ class _Given:
                 raise SettingsError(f"{name} would have two meanings: give the provider another id.")
             self._asked.add(name)
 
+    def peek(self, name: str, default: Path | None) -> Path | None:
+        """The value of a setting that is read in full later."""
+        value = self._values.get(PREFIX + name)
+        return Path(value) if value else default
+
     def names(self, prefix: str) -> list[str]:
         return sorted(name for name in self._values if name.startswith(prefix))
 
@@ -241,6 +252,32 @@ def _read_file(dotenv: Path | None) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+# --- providers --------------------------------------------------------------------------------------------------------
+
+
+def _default_directory(dotenv: Path | None) -> Path | None:
+    """`providers/` beside `.env`, if there is one."""
+    beside = (dotenv or Path(".env")).parent / "providers"
+    return beside if dotenv is not None and beside.is_dir() else None
+
+
+def _with_declared(built_in: Registry, given: "_Given", dotenv: Path | None) -> Registry:
+    """The built-in providers and those that the operator declares."""
+    directory = given.peek("PROVIDERS_DIR", _default_directory(dotenv))
+    if directory is None:
+        return built_in
+    if not directory.is_dir():
+        raise SettingsError(f"TASKHOOK_PROVIDERS_DIR must name a directory: {directory} is none.")
+    try:
+        return register([*built_in.values(), *read_directory(directory, _now)])
+    except ValueError as error:  # a DeclarationError is one
+        raise SettingsError(str(error)) from error
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 (only tokens minted for a provider carry it)
+
+
 # --- accounts ---------------------------------------------------------------------------------------------------------
 
 BASE_URL, SUBMITS_PER_S, MAX_IN_FLIGHT = "BASE_URL", "SUBMITS_PER_S", "MAX_IN_FLIGHT"
@@ -277,6 +314,7 @@ def _check_account_id(name: str, account: str) -> None:
 
 def _account(given: _Given, provider: Provider, name: str, *, sandbox: bool) -> Account:
     able = provider.capabilities
+    sandbox = sandbox and able.simulated
     prefix = setting_name(provider.id, name, "").removeprefix(PREFIX)
     limits = SANDBOX_LIMITS if sandbox else able.limits
     per_s = given.read(f"{prefix}{SUBMITS_PER_S}", None, _rate)

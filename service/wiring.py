@@ -210,15 +210,15 @@ def _build_providers(settings: Settings, own_url: str) -> dict[str, Access]:
 
 def _build_access(settings: Settings, provider: Provider, own_url: str) -> Access:
     able, accounts = provider.capabilities, settings.usable_accounts(provider.id)
-    if settings.sandbox:
+    if settings.sandbox and able.simulated:
         accounts = {id: _in_sandbox(settings, provider, account, own_url) for id, account in accounts.items()}
     policy = Policy(
         callbacks=able.callbacks and settings.public_url is not None,
         polling=able.polling,
         blocking=able.blocking,
         confirm=settings.confirm_callbacks,
-        poll_first_s=settings.poll_first_s,
-        poll_max_s=max(settings.poll_max_s, settings.poll_first_s),
+        poll_first_s=able.poll_first_s or settings.poll_first_s,
+        poll_max_s=max(able.poll_max_s or settings.poll_max_s, able.poll_first_s or settings.poll_first_s),
         grace_s=settings.callback_grace_s,
         submit_lease_s=able.submit_timeout_s + FROZEN_S + 10,
         poll_lease_s=POLL_TIMEOUT_S + FROZEN_S + 10,

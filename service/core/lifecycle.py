@@ -16,6 +16,7 @@ from service.core.inline import omit_inline
 from service.core.observation import (
     Accepted,
     Failed,
+    Hint,
     NoOutput,
     NotFound,
     NotSent,
@@ -154,6 +155,7 @@ def erase(task: Task, env: Env) -> Task:
         webhook_url=None,
         result=None,
         late_result=None,
+        links={},
         error=erased_error,
         setback=None,
         erased_at=task.erased_at or env.now(),
@@ -195,9 +197,16 @@ def _called_back(task: Task, observation: Observation, env: Env, policy: Policy,
     task = _adopt(task, named, env)
     if isinstance(observation, Unreadable):
         return _poll_soon(task, env, policy, "unreadable", "callback.unreadable", reason=observation.reason, **kept)
-    if isinstance(observation, NoOutput) or (policy.confirm and policy.polling):
+    task = _remember(task, observation)
+    if isinstance(observation, NoOutput | Hint) or (policy.confirm and policy.polling):
         return _poll_soon(task, env, policy, "hint", "callback.hinted", says=tag_of(observation))
     return _learn(task, observation, "callback", env, policy)
+
+
+def _remember(task: Task, observation: Observation) -> Task:
+    """Keep what the provider's replies say about further calls; the last value stays."""
+    links = getattr(observation, "links", None)
+    return replace(task, links={**task.links, **links}) if links else task
 
 
 def _with_body(change: Change, excerpt: str) -> Change:
@@ -224,8 +233,8 @@ def _learn(task: Task, observation: Observation, via: Via, env: Env, policy: Pol
             return _await_output(task, observation, via, env, policy)
         case NotSent() | Throttled() | Unconfirmed() if via == "submit":
             return _set_back(task, observation, env, policy)
-        case Pending() | NotFound() | Throttled() | NotSent() | Unconfirmed() | Unreadable() | Unverified():
-            task = replace(task, lost=isinstance(observation, NotFound))
+        case Hint() | Pending() | NotFound() | Throttled() | NotSent() | Unconfirmed() | Unreadable() | Unverified():
+            task = replace(_remember(task, observation), lost=isinstance(observation, NotFound))
             return _keep_waiting(task, observation, via, env, policy)
     assert_never(observation)
 
@@ -268,7 +277,7 @@ def _accepted(task: Task, observation: Accepted, env: Env, policy: Policy) -> Ch
     now = env.now()
     wait_s = policy.first_wait_s()
     task = replace(
-        task,
+        _remember(task, observation),
         step="tracking",
         provider_task_id=observation.provider_task_id,
         cost=observation.cost,
@@ -278,7 +287,10 @@ def _accepted(task: Task, observation: Accepted, env: Env, policy: Policy) -> Ch
         # A callback that came already and could not be believed is a reason to look now.
         due_at=env.now() if task.callbacks and policy.polling else _first_look_at(task, wait_s, env, policy),
     )
-    task, entries = _note(task, env, "submit.accepted", provider_task_id=task.provider_task_id, cost=task.cost)
+    refused = {"refused": list(observation.refused)} if observation.refused else {}
+    task, entries = _note(
+        task, env, "submit.accepted", provider_task_id=task.provider_task_id, cost=task.cost, **refused
+    )
     change = _run(task, env)
     return replace(change, timeline=entries + change.timeline)
 

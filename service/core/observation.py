@@ -6,16 +6,23 @@ from service.core.task import Image, TaskError
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
-    """A submit created a task at the provider; `cost` where it says what it charged."""
+    """A submit created a task at the provider; `cost` where it says what it charged.
+
+    `links` are kept with the task for later calls; `refused` names those that lead to another host.
+    """
 
     provider_task_id: str
     cost: float | None = None
+    links: dict[str, str] = {}
+    refused: tuple[str, ...] = ()
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True, tag="pending"):
-    """Not finished; also what every status word means that nobody documented."""
+    """Not finished; also what every status word means that nobody documented: that is `unknown_word`."""
 
     provider_task_id: str | None = None
+    links: dict[str, str] = {}
+    unknown_word: str | None = None
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
@@ -88,6 +95,27 @@ class Unverified(msgspec.Struct, frozen=True, kw_only=True, tag="unverified"):
     reason: str
 
 
+class Hint(msgspec.Struct, frozen=True, kw_only=True, tag="hint"):
+    """A callback that says to look: the result is not in it, or must not be trusted as it stands there."""
+
+    reason: str
+    provider_task_id: str | None = None
+    links: dict[str, str] = {}
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+    """A poll that needs one more call now, named by its step; `links` are needed for it."""
+
+    step: str
+    links: dict[str, str] = {}
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
+    """A request that is no callback: a handshake to answer with this JSON, or an event of no interest."""
+
+    body: bytes
+
+
 Observation = (
     Accepted
     | Pending
@@ -100,6 +128,7 @@ Observation = (
     | NotFound
     | Unreadable
     | Unverified
+    | Hint
 )
 
 

@@ -157,7 +157,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     not arrive, `entries` how many timeline entries it has, `lost` whether the last poll did not find it,
     `polls_without_output` how many polls said that it finished but gave no output, `lease` a number that grows with
     each claim, so that a worker whose lease expired can be told from the one that took over, `trace` the span that its
-    creation was.
+    creation was, `links` what its provider's replies said about further calls.
     """
 
     id: str
@@ -188,6 +188,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     lost: bool = False
     polls_without_output: int = 0
     provider_cancel: ProviderCancel | None = None
+    links: dict[str, str] = {}
     submitted_at: datetime | None = None
     finished_at: datetime | None = None
     erased_at: datetime | None = None

@@ -14,9 +14,10 @@ import msgspec
 
 from service.core.account import Account, setting_name
 from service.core.observation import NotFound, Pending, Throttled
+from service.core.task import Task, TaskInput
 from service.doctor.configuration import callback_providers, forged_and_unknown
 from service.doctor.finding import Finding, fail, ok, skipped, warn
-from service.providers.base import HttpReply, HttpRequest, Provider
+from service.providers.base import CallError, HttpReply, HttpRequest, Provider
 from service.providers.replies import decode_object
 from service.settings import Settings
 
@@ -26,6 +27,7 @@ EXPIRES_FAIL_DAYS, EXPIRES_WARN_DAYS = 3, 14
 SKEW_WARN_S, SKEW_FAIL_S = 5.0, 120.0
 """Signatures hold for 300 s; the time they travel must fit in what is left."""
 NO_TASK = "taskhook-doctor"
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 NOT_CHECKED = "Not checked: it has no call that costs nothing."
 
 
@@ -207,8 +209,31 @@ def _check_provider(settings: Settings, provider: Provider, caller: Caller) -> I
         yield skipped(provider.id, NOT_CHECKED)
     else:
         for account in accounts.values():
-            said = caller.send(provider.build_poll(NO_TASK, account), f"{provider.id}'s")
-            yield judge_provider(provider, account, said)
+            yield _check_account(provider, account, caller)
+
+
+def _check_account(provider: Provider, account: Account, caller: Caller) -> Finding:
+    try:
+        request = provider.build_poll(_no_task(provider.id), account)
+    except CallError:
+        return skipped(account.key, NOT_CHECKED)
+    return judge_provider(provider, account, caller.send(request, f"{provider.id}'s"))
+
+
+def _no_task(provider: str) -> Task:
+    """A task that the provider does not have."""
+    return Task(
+        id=NO_TASK,
+        provider=provider,
+        model="",
+        input=TaskInput(prompt="-"),
+        metadata={},
+        webhook_url=None,
+        on_unconfirmed="wait",
+        created_at=LONG_AGO,
+        deadline_at=LONG_AGO,
+        provider_task_id=NO_TASK,
+    )
 
 
 def judge_provider(provider: Provider, account: Account, said: Said) -> Finding:
@@ -224,7 +249,7 @@ def judge_provider(provider: Provider, account: Account, said: Said) -> Finding:
         says = "It answers 403: the key lacks a right, the account is disabled or has no balance."
         return warn(name, says, "Look into the account at the provider.")
     reply = HttpReply(status=said.status, headers=said.headers, body=said.body, received_at=said.at)
-    match provider.parse_poll(reply):
+    match provider.parse_poll(reply, account):
         case NotFound() | Pending():
             return ok(name, "It answers, and takes the key.")
         case Throttled():

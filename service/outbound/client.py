@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver
+from yarl import URL
 
 from service.core.env import Env
 from service.core.observation import NotSent, Unconfirmed
@@ -89,7 +90,7 @@ class ProviderClient:
         timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, ceil_threshold=math.inf)
         return await session.request(
             request.method,
-            request.url,
+            URL(request.url, encoded=True),  # signed links are valid byte for byte only
             headers=request.headers,
             data=_in_pieces(request.body),
             timeout=timeout,

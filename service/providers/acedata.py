@@ -34,6 +34,7 @@ from service.providers.base import (
     HttpRequest,
     Model,
     PixelRange,
+    UnsignedCallbacks,
     build_call,
     json_body,
 )
@@ -90,7 +91,7 @@ def _by_ratio(name: str, *, edits: bool) -> Model:
     return Model(name=name, aspect_ratios=RATIOS, max_images=COUNT_MAX, edits=edits)
 
 
-class Acedata:
+class Acedata(UnsignedCallbacks):
     id = "acedata"
     capabilities = Capabilities(
         callbacks=True,
@@ -134,7 +135,7 @@ class Acedata:
         body = json_body(fields, given.options)
         return build_call(account, "POST", "/flux/images", body, self.capabilities.submit_timeout_s)
 
-    def parse_submit(self, reply: HttpReply) -> Observation:
+    def parse_submit(self, reply: HttpReply, account: Account) -> Observation:
         """A bare `{"task_id"}` is an accept; so is one with `success`; with `data` it is the finished result."""
         body = decode_object(reply.body)
         task_id = read_task_id((body or {}).get("task_id"))
@@ -152,10 +153,12 @@ class Acedata:
             return Accepted(provider_task_id=task_id)
         return Failed(error=task_error("provider_error", "accepted without a task id"), raw=raw_payload(reply))
 
-    def build_poll(self, provider_task_id: str, account: Account) -> HttpRequest:
-        return build_call(account, "POST", "/flux/tasks", json_body({"action": "retrieve", "id": provider_task_id}))
+    def build_poll(self, task: Task, account: Account, step: str = "status") -> HttpRequest:
+        return build_call(
+            account, "POST", "/flux/tasks", json_body({"action": "retrieve", "id": task.provider_task_id})
+        )
 
-    def parse_poll(self, reply: HttpReply) -> Observation:
+    def parse_poll(self, reply: HttpReply, account: Account, step: str = "status") -> Observation:
         """What a callback would have said stands under `response`; an unknown task is `{}`."""
         if early := judge_poll_status(reply):
             return early

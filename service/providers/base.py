@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from service.core.account import KEY, Account, Limits
-from service.core.observation import Observation
+from service.core.observation import Answer, Ask, Observation
 from service.core.problems import FieldError
 from service.core.schedule import Policy
 from service.core.task import Task, TaskInput
@@ -57,6 +57,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     output_formats: tuple[str, ...] = ()
     translates: bool = False
     options: tuple[Option, ...] = ()
+    requires: tuple[str, ...] = ("prompt",)
+    accepts: frozenset[str] | None = None
+    """Fields of the input that reach the provider; with it, an empty list of choices allows any value."""
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +90,14 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Fields of the request body that Taskhook sets itself, so no option may name them."""
     secrets: tuple[Secret, ...] = (Secret(name=KEY),)
     """What an account needs; it exists once every required one is set."""
+    open_model: Model | None = None
+    """Stands for every name that is not declared, under the provider's own prefix."""
+    callback_methods: tuple[str, ...] = ("POST",)
+    callback_answer: tuple[int, bytes] = (200, b'{"status":"received"}')
+    simulated: bool = True
+    poll_first_s: float | None = None
+    poll_max_s: float | None = None
+    """Times between polls that the provider asks for, in place of the settings'."""
 
     def model(self, name: str) -> Model | None:
         return next((model for model in self.models if model.name == name), None)
@@ -95,7 +106,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A call to make; the headers hold the account's key and never show in a repr."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     url: str
     headers: dict[str, str]
     body: bytes | None
@@ -137,19 +148,41 @@ class Provider(Protocol):
 
     def build_submit(self, task: Task, account: Account, callback_url: str | None) -> HttpRequest: ...
 
-    def parse_submit(self, reply: HttpReply) -> Observation:
+    def parse_submit(self, reply: HttpReply, account: Account) -> Observation:
         """Accepted, Succeeded, Failed, Throttled, NotSent or Unconfirmed."""
         ...
 
-    def build_poll(self, provider_task_id: str, account: Account) -> HttpRequest: ...
+    def build_poll(self, task: Task, account: Account, step: str = "status") -> HttpRequest: ...
 
-    def parse_poll(self, reply: HttpReply) -> Observation:
+    def parse_poll(self, reply: HttpReply, account: Account, step: str = "status") -> Observation | Ask:
         """Pending, Succeeded, Failed, Throttled, NotFound or Unreadable."""
         ...
 
-    def parse_callback(self, request: HttpReply, account: Account) -> Observation:
+    def verify_callback(self, request: HttpReply, account: Account) -> str | None:
+        """Return why the callback is not trusted, or None. It sees every header and the raw body."""
+        ...
+
+    def answer_challenge(self, request: HttpReply) -> Answer | None:
+        """Return the answer to a handshake, which is not a callback."""
+        ...
+
+    def parse_callback(self, request: HttpReply, account: Account) -> Observation | Answer:
         """Pending, Succeeded, Failed, Unreadable or Unverified. `request.status` means nothing here."""
         ...
+
+
+class UnsignedCallbacks:
+    """A provider without signatures and handshakes."""
+
+    def verify_callback(self, request: HttpReply, account: Account) -> str | None:
+        return None
+
+    def answer_challenge(self, request: HttpReply) -> Answer | None:
+        return None
+
+
+class CallError(ValueError):
+    """A request can't be built. The message says why; no secret is in it."""
 
 
 def json_body(fields: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> bytes:

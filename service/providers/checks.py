@@ -22,12 +22,13 @@ TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 def check_declared(model: Model, task_input: TaskInput, reserved: frozenset[str] = frozenset()) -> list[FieldError]:
     """Every field that this model does not take as given; `reserved` names the options that are Taskhook's to set."""
     return [
-        *_check_prompt(task_input.prompt),
+        *_check_prompt(model, task_input.prompt),
+        *_check_accepted(model, task_input),
         *_check_aspect_ratio(model, task_input.aspect_ratio),
         *_check_size(model, task_input),
         *_check_count(model, task_input),
         *_check_picture(model, task_input.image_url),
-        *_check_choice("output_format", task_input.output_format, model.output_formats, "leave it out"),
+        *_check_format(model, task_input.output_format),
         *_check_translation(model, task_input.translate),
         *_check_options(model, task_input, reserved),
     ]
@@ -37,7 +38,26 @@ def _error(msg: str, *path: str) -> FieldError:
     return FieldError(loc=["body", "input", *path], msg=msg)
 
 
-def _check_prompt(prompt: str) -> Iterator[FieldError]:
+def _check_accepted(model: Model, task_input: TaskInput) -> Iterator[FieldError]:
+    """Fields that would reach nobody, and those that the model can't do without."""
+    for name in task_input.__struct_fields__:
+        value = getattr(task_input, name)
+        is_given = value not in (None, "", [], {}) and not (name == "n" and value == 1)
+        field = "image_urls" if name == "image_url" else name
+        if is_given and model.accepts is not None and field not in model.accepts and name != "options":
+            yield _error("is not supported by this model; leave it out", name)
+        if not is_given and field in model.requires and name not in ("prompt", "n"):
+            yield _error("is required for this model", name)
+
+
+def _allows_any(model: Model, choices: Sequence[object]) -> bool:
+    """Whether any value is allowed: the field reaches the provider and no choices are declared."""
+    return model.accepts is not None and not choices
+
+
+def _check_prompt(model: Model, prompt: str) -> Iterator[FieldError]:
+    if "prompt" not in model.requires and not prompt:
+        return
     if not prompt.strip():
         yield _error("must not be blank", "prompt")
     elif not _is_encodable(prompt):
@@ -54,6 +74,8 @@ def _check_choice(name: str, value: str | None, allowed: Sequence[str], otherwis
 
 
 def _check_aspect_ratio(model: Model, value: str | None) -> Iterator[FieldError]:
+    if _allows_any(model, model.aspect_ratios):
+        return
     sizes = _describe_sizes(model)
     otherwise = f"give size: {sizes}" if sizes else "leave it out"
     yield from _check_choice("aspect_ratio", value, model.aspect_ratios, otherwise)
@@ -61,7 +83,7 @@ def _check_aspect_ratio(model: Model, value: str | None) -> Iterator[FieldError]
 
 def _check_size(model: Model, task_input: TaskInput) -> Iterator[FieldError]:
     size = task_input.size
-    if size is None:
+    if size is None or _allows_any(model, (*model.sizes, *([model.pixels] if model.pixels else []))):
         return
     allowed = _describe_sizes(model)
     if not allowed:
@@ -115,6 +137,11 @@ def _check_picture(model: Model, url: str | None) -> Iterator[FieldError]:
         yield _error("is not supported by this model, which makes pictures from text alone; leave it out", "image_url")
     elif not is_web_url(url):
         yield _error("must be an absolute http or https URL", "image_url")
+
+
+def _check_format(model: Model, value: str | None) -> Iterator[FieldError]:
+    if not _allows_any(model, model.output_formats):
+        yield from _check_choice("output_format", value, model.output_formats, "leave it out")
 
 
 def _check_translation(model: Model, translate: bool | None) -> Iterator[FieldError]:

@@ -11,7 +11,7 @@ from service.core.account import Account, Limits
 from service.core.observation import Accepted, Failed, NotFound, Observation, Pending, Succeeded, Unreadable
 from service.core.problems import FieldError
 from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
-from service.providers.base import Capabilities, HttpReply, HttpRequest, Model, build_call, json_body
+from service.providers.base import Capabilities, HttpReply, HttpRequest, Model, UnsignedCallbacks, build_call, json_body
 from service.providers.checks import check_declared
 from service.providers.foreign import error_code, error_text, read_link
 from service.providers.replies import (
@@ -37,7 +37,7 @@ PATH = "/v1/images/generations"
 KONTEXT_RATIOS = ("21:9", "16:9", "3:2", "4:3", "1:1", "3:4", "2:3", "9:16", "9:21")
 
 
-class FluxContext:
+class FluxContext(UnsignedCallbacks):
     id = "flux-context"
     capabilities = Capabilities(
         callbacks=False,
@@ -69,7 +69,7 @@ class FluxContext:
         body = json_body(fields, task.input.options)
         return build_call(account, "POST", PATH, body, self.capabilities.submit_timeout_s)
 
-    def parse_submit(self, reply: HttpReply) -> Observation:
+    def parse_submit(self, reply: HttpReply, account: Account) -> Observation:
         """An accept is HTTP 202, and says what it charged."""
         if early := judge_submit_status(reply):
             return early
@@ -82,10 +82,10 @@ class FluxContext:
             return Accepted(provider_task_id=task_id, cost=read_amount(body.get("creditsCharged")))
         return Failed(error=task_error("provider_error", "accepted without a task id"), raw=raw_payload(reply))
 
-    def build_poll(self, provider_task_id: str, account: Account) -> HttpRequest:
-        return build_call(account, "GET", f"{PATH}/{quote(provider_task_id, safe='')}", None)
+    def build_poll(self, task: Task, account: Account, step: str = "status") -> HttpRequest:
+        return build_call(account, "GET", f"{PATH}/{quote(task.provider_task_id or '', safe='')}", None)
 
-    def parse_poll(self, reply: HttpReply) -> Observation:
+    def parse_poll(self, reply: HttpReply, account: Account, step: str = "status") -> Observation:
         """A poll's reply never repeats the task id."""
         body = decode_object(reply.body)
         if reply.status == 404 and (body is not None or not reply.body):

@@ -34,6 +34,7 @@ from service.providers.base import (
     Model,
     Option,
     Secret,
+    UnsignedCallbacks,
     build_call,
     json_body,
 )
@@ -102,7 +103,7 @@ def _kontext(name: str) -> Model:
     return Model(name=name, aspect_ratios=RATIOS, edits=True, output_formats=formats, translates=True, options=OPTIONS)
 
 
-class FluxapiAi:
+class FluxapiAi(UnsignedCallbacks):
     id = "fluxapi-ai"
     capabilities = Capabilities(
         callbacks=True,
@@ -137,7 +138,7 @@ class FluxapiAi:
         body = json_body(fields, given.options)
         return build_call(account, "POST", f"{PATH}/generate", body, self.capabilities.submit_timeout_s)
 
-    def parse_submit(self, reply: HttpReply) -> Observation:
+    def parse_submit(self, reply: HttpReply, account: Account) -> Observation:
         if early := judge_submit_status(reply, WINDOW_S):
             return early
         envelope = decode_object(reply.body)
@@ -150,10 +151,12 @@ class FluxapiAi:
             return Accepted(provider_task_id=task_id)
         return Failed(error=task_error("provider_error", "accepted without a task id"), raw=raw_payload(reply))
 
-    def build_poll(self, provider_task_id: str, account: Account) -> HttpRequest:
-        return build_call(account, "GET", f"{PATH}/record-info?taskId={quote(provider_task_id, safe='')}", None)
+    def build_poll(self, task: Task, account: Account, step: str = "status") -> HttpRequest:
+        return build_call(
+            account, "GET", f"{PATH}/record-info?taskId={quote(task.provider_task_id or '', safe='')}", None
+        )
 
-    def parse_poll(self, reply: HttpReply) -> Observation:
+    def parse_poll(self, reply: HttpReply, account: Account, step: str = "status") -> Observation:
         """The envelope is about the query; `successFlag` inside is about the task, under a `code` that stays 200."""
         envelope = decode_object(reply.body) or {}
         code, message = read_int(envelope.get("code")), _message(envelope)

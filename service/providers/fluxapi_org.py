@@ -14,7 +14,7 @@ from service.core.account import Account, Limits
 from service.core.observation import Failed, Observation, Succeeded, Throttled, Unreadable
 from service.core.problems import FieldError
 from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
-from service.providers.base import Capabilities, HttpReply, HttpRequest, Model, build_call, json_body
+from service.providers.base import Capabilities, HttpReply, HttpRequest, Model, UnsignedCallbacks, build_call, json_body
 from service.providers.checks import PIXELS, check_declared
 from service.providers.foreign import error_text
 from service.providers.replies import (
@@ -51,7 +51,7 @@ CODES: dict[str | None, ErrorCode] = {
 }
 
 
-class FluxapiOrg:
+class FluxapiOrg(UnsignedCallbacks):
     id = "fluxapi-org"
     capabilities = Capabilities(
         callbacks=False,
@@ -82,7 +82,7 @@ class FluxapiOrg:
         body = json_body(fields, task.input.options)
         return build_call(account, "POST", "/images/generations", body, self.capabilities.submit_timeout_s)
 
-    def parse_submit(self, reply: HttpReply) -> Observation:
+    def parse_submit(self, reply: HttpReply, account: Account) -> Observation:
         """An empty balance is told before the rate: OpenAI answers both with 429."""
         body = decode_object(reply.body)
         error = _find_error(body or {}, reply.status)
@@ -98,10 +98,10 @@ class FluxapiOrg:
             return judge_foreign_submit(reply)
         return _read_pictures(body or {}, reply)
 
-    def build_poll(self, provider_task_id: str, account: Account) -> HttpRequest:
+    def build_poll(self, task: Task, account: Account, step: str = "status") -> HttpRequest:
         raise NotImplementedError("fluxapi.org has no tasks to poll")
 
-    def parse_poll(self, reply: HttpReply) -> Observation:
+    def parse_poll(self, reply: HttpReply, account: Account, step: str = "status") -> Observation:
         return Unreadable(reason="fluxapi.org has no tasks to poll")
 
     def parse_callback(self, request: HttpReply, account: Account) -> Observation:

@@ -50,6 +50,7 @@ class _TaskDocument(msgspec.Struct, omit_defaults=True):
     lost: bool = False
     polls_without_output: int = 0
     provider_cancel: ProviderCancel | None = None
+    links: dict[str, str] = {}
     trace: TraceContext | None = None
 
 

@@ -9,10 +9,11 @@ from starlette.types import Scope
 from service.core.account import Account
 from service.core.change import Change, Outcome
 from service.core.lifecycle import advance
+from service.core.observation import Answer as CallbackAnswer
 from service.core.observation import Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
 from service.core.task import Task
-from service.providers.base import Access, HttpReply
+from service.providers.base import Access, HttpReply, Provider
 from service.telemetry import log_dropped_outputs
 from service.telemetry.tracing import current_span
 from service.web.bodies import read_body
@@ -43,7 +44,6 @@ class _Mismatched(Conflict):
     """The same."""
 
 
-RECEIVED = Answer(200, msgspec.json.encode(Received()))
 REFUSALS: dict[type[Problem], str] = {
     Forbidden: "forged",
     _Unsigned: "unsigned",
@@ -63,6 +63,9 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
         sent = await read_body(call.scope, call.receive, web.slow_bodies, task_id)
         with web.requests:
             change = await _take(web, call.scope, sent, access, task_id)
+        if isinstance(change, CallbackAnswer):
+            web.running.metrics.callbacks.labels(provider, "answered").inc()
+            return Answer(200, change.body)
     except Problem as problem:
         outcome = REFUSALS.get(type(problem), "failed")
         web.running.metrics.callbacks.labels(provider, outcome).inc()
@@ -72,7 +75,7 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     web.running.metrics.callbacks.labels(provider, outcome).inc()
     task = change.tasks[0]
     _tell("callback.accepted", provider, task_id, outcome, web.env.monotonic() - started, status=task.status)
-    return RECEIVED
+    return Answer(*access.provider.capabilities.callback_answer)
 
 
 def _find_access(web: Web, provider: str) -> Access:
@@ -104,11 +107,17 @@ def _verify(web: Web, scope: Scope, provider: str) -> str:
     return web.trust.tokens.verify(provider, scope["path_params"]["token"])
 
 
-async def _take(web: Web, scope: Scope, sent: bytes, access: Access, task_id: str) -> Change:
+async def _take(web: Web, scope: Scope, sent: bytes, access: Access, task_id: str) -> Change | CallbackAnswer:
     account = await _find_account(web, access, task_id)
+    provider, received_at = access.provider, web.env.now()
+    raw = HttpReply(status=0, headers=_headers(scope), body=sent, received_at=received_at)
+    if answer := provider.answer_challenge(raw):
+        return answer
+    _check_signature(provider, raw, account, task_id)
     body = account.clean(sent)
-    request = HttpReply(status=0, headers=_headers(scope), body=body, received_at=web.env.now())
-    observation = access.provider.parse_callback(request, account)
+    observation = provider.parse_callback(msgspec.structs.replace(raw, body=body), account)
+    if isinstance(observation, CallbackAnswer):
+        return observation
     if isinstance(observation, Unverified):
         raise _Unsigned("The signature of this callback does not hold.")
     learn = partial(
@@ -135,9 +144,15 @@ async def _take(web: Web, scope: Scope, sent: bytes, access: Access, task_id: st
     return change
 
 
+def _check_signature(provider: Provider, raw: HttpReply, account: Account, task_id: str) -> None:
+    """Over the raw bytes, before anything else reads them."""
+    if reason := provider.verify_callback(raw, account):
+        log.warning("callback.unverified", provider=provider.id, task_id=task_id, reason=reason)
+        raise _Unsigned("The signature of this callback does not hold.")
+
+
 def _headers(scope: Scope) -> dict[str, str]:
-    """Those a vendor may sign with; the others tell an adapter nothing."""
-    return {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"] if name[:2] == b"x-"}
+    return {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]}
 
 
 def _tell(event: str, provider: str, task_id: str | None, outcome: str, took_s: float, **more: object) -> None:

@@ -138,7 +138,11 @@ def is_model(providers: Mapping[str, Access], name: str) -> bool:
 
 
 def _find_model(access: Access, name: str) -> Model | None:
-    return access.provider.capabilities.model(name.removeprefix(f"{access.provider.id}/"))
+    able, prefix = access.provider.capabilities, f"{access.provider.id}/"
+    found = able.model(name.removeprefix(prefix))
+    if found is None and able.open_model is not None and name.startswith(prefix):
+        return msgspec.structs.replace(able.open_model, name=name.removeprefix(prefix))
+    return found
 
 
 def _full(access: Access, model: Model) -> str:

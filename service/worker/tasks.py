@@ -13,13 +13,13 @@ from service.core.breaker import AccountCall, CallKind, is_answer
 from service.core.change import Change
 from service.core.env import Env
 from service.core.lifecycle import advance
-from service.core.observation import NotSent, Observation, Unconfirmed, Unreadable
+from service.core.observation import Ask, Failed, NotSent, Observation, Pending, Unconfirmed, Unreadable
 from service.core.problems import NotFound, Unavailable
-from service.core.task import Task, Via
+from service.core.task import Task, TaskError, Via
 from service.core.tokens import CallbackTokens
 from service.outbound.client import ProviderClient
 from service.outbound.failures import kind_of
-from service.providers.base import Access, HttpReply, HttpRequest
+from service.providers.base import Access, CallError, HttpReply, HttpRequest
 from service.store import claims
 from service.store.accounts import read_account
 from service.store.batch import Batch
@@ -37,6 +37,10 @@ FROZEN_S = 20.0
 """Between claim and call. Leases are longer by more than that, so a process that was stopped sends nothing stale."""
 STOOD_STILL = "this process stood still before it was sent"
 TO_THE_DEADLINE_S = 0.01
+STEPS_MAX = 3
+"""Calls of one poll: the status, the result, and what the result leads to."""
+TOO_MANY_STEPS = "the poll needs more calls than three"
+Said = Observation | Ask
 LAST_POLL_S = 5.0
 """What a poll may last although its task's time is over."""
 
@@ -90,13 +94,17 @@ class TaskWork:
     async def _submit(self, task: Task, claimed_at: float) -> datetime | None:
         policy, account = self._access.policy, self._account
         url = self._callback_urls.of(task) if policy.callbacks else None
-        request = self._access.provider.build_submit(task, account, url)
+        try:
+            request = self._access.provider.build_submit(task, account, url)
+        except CallError as error:
+            wrong = TaskError(code="invalid_request", message=f"the request can't be built: {error}")
+            return await self._record(task, _Heard(observation=Failed(error=wrong)), "submit")
         left_s = (task.deadline_at - self._env.now()).total_seconds()
         request = replace(request, timeout_s=min(request.timeout_s, max(left_s, 0.0) + TO_THE_DEADLINE_S))
         if self._env.monotonic() - claimed_at > FROZEN_S:  # another worker may hold the task by now
             return await self._record(task, _Heard(observation=NotSent(reason=STOOD_STILL)), "submit")
         try:
-            heard = await self._call("submit", request)
+            _, heard = await self._call("submit", request)
         except asyncio.CancelledError:
             stopped = Unconfirmed(reason="the service stopped while it was being sent")
             await self._record(task, _Heard(observation=stopped), "submit")
@@ -106,22 +114,39 @@ class TaskWork:
         return due_at
 
     async def _poll(self, task: Task) -> datetime | None:
-        request = self._access.provider.build_poll(task.provider_task_id or "", self._account)
         left_s = (task.deadline_at - self._env.now()).total_seconds()
-        request = replace(request, timeout_s=min(request.timeout_s, max(left_s, LAST_POLL_S)))
         try:
-            heard = await self._call("poll", request)
+            heard = await self._poll_steps(task, max(left_s, LAST_POLL_S))
         except asyncio.CancelledError:
             stopped = Unreadable(reason="the service stopped while it was being polled")
             await self._record(task, _Heard(observation=stopped), "poll")
             raise
         return await self._record(task, heard, "poll")
 
-    async def _call(self, call: CallKind, request: HttpRequest) -> "_Heard":
+    async def _poll_steps(self, task: Task, timeout_s: float) -> "_Heard":
+        """One call, or as many as its replies ask for."""
+        step, links, heard = "status", dict[str, str](), _Heard(observation=Unreadable(reason=TOO_MANY_STEPS))
+        for _ in range(STEPS_MAX):
+            try:
+                request = self._access.provider.build_poll(task, self._account, step)
+            except CallError as error:
+                return replace(heard, observation=Unreadable(reason=f"the poll can't be built: {error}"))
+            request = replace(request, timeout_s=min(request.timeout_s, timeout_s))
+            said, call = await self._call("poll", request, step)
+            heard = replace(call, calls=(*heard.calls, *call.calls))
+            if not isinstance(said, Ask):
+                break
+            heard = replace(heard, observation=Unreadable(reason=TOO_MANY_STEPS))
+            step, links = said.step, {**links, **said.links}
+            task = replace(task, links={**task.links, **links})
+        return heard
+
+    async def _call(self, call: CallKind, request: HttpRequest, step: str = "status") -> "tuple[Said, _Heard]":
         started, span = self._env.monotonic(), current_span()
         span.record_call(request.method, request.url)
         reply = self._without_secrets(await self._client.send(request))
-        observation = self._read(call, reply)
+        said = self._read(call, reply, step)
+        observation = Pending() if isinstance(said, Ask) else said
         duration_s = self._env.monotonic() - started
         account, outcome = self._account, str(observation.__struct_config__.tag)
         self._metrics.calls.labels(account.provider, account.id, call, outcome).inc()
@@ -129,7 +154,7 @@ class TaskWork:
         status = reply.status if isinstance(reply, HttpReply) else None
         span.record_result(outcome, status, _error_type(reply, outcome))
         answered = AccountCall(account=account.key, kind=call, answered=is_answer(observation, status))
-        return _Heard(observation=observation, calls=(answered,), excerpt=_unread(call, reply, observation))
+        return said, _Heard(observation=observation, calls=(answered,), excerpt=_unread(call, reply, observation))
 
     def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
         if not isinstance(reply, HttpReply):
@@ -139,10 +164,11 @@ class TaskWork:
             reply = replace(reply, headers={**reply.headers, "location": self._account.clean_header(location)})
         return reply
 
-    def _read(self, call: str, reply: HttpReply | NotSent | Unconfirmed) -> Observation:
-        provider = self._access.provider
+    def _read(self, call: str, reply: HttpReply | NotSent | Unconfirmed, step: str) -> "Said":
+        provider, account = self._access.provider, self._account
         if isinstance(reply, HttpReply):
-            return provider.parse_submit(reply) if call == "submit" else provider.parse_poll(reply)
+            is_submit = call == "submit"
+            return provider.parse_submit(reply, account) if is_submit else provider.parse_poll(reply, account, step)
         return reply if call == "submit" else Unreadable(reason=reply.reason)
 
     async def _record(self, task: Task, heard: "_Heard", via: Via) -> datetime | None:

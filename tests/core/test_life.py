@@ -319,4 +319,7 @@ def test_the_shortest_order_that_breaks_one_would_be_told() -> None:
 def test_observations_are_all_in_play() -> None:
     """A new kind of observation has to be taken up here."""
     known = {Accepted, Pending, Succeeded, NoOutput, Failed, Throttled, NotSent, Unconfirmed, NotFound, Unreadable}
-    assert {kind.__name__ for kind in Observation.__args__} == {kind.__name__ for kind in known} | {"Unverified"}
+    assert {kind.__name__ for kind in Observation.__args__} == {kind.__name__ for kind in known} | {
+        "Hint",
+        "Unverified",
+    }

@@ -55,9 +55,9 @@ def reply(status: int = 200, body: Any = b"", headers: dict[str, str] | None = N
 def read(provider: str, call: str, reply: HttpReply, *, signed: bool = False) -> Observation:
     adapter = PROVIDERS[provider]
     if call == "submit":
-        return adapter.parse_submit(reply)
+        return adapter.parse_submit(reply, account(provider))
     if call == "poll":
-        return adapter.parse_poll(reply)
+        return adapter.parse_poll(reply, account(provider))
     return adapter.parse_callback(reply, account(provider, signed=signed))
 
 

@@ -5,9 +5,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from service.core.task import Task
 from service.providers.base import HttpRequest
 from tests.providers.material import KEY, account, task
 from tests.support.registry import PROVIDERS
+
+
+def polled(provider: str, task_id: str) -> Task:
+    return msgspec.structs.replace(task(provider, "-"), provider_task_id=task_id)
+
 
 PICTURE = "https://example.com/in.png"
 CALLBACK = "https://hooks.example.com/callbacks/x/token"
@@ -189,7 +195,7 @@ def test_a_submit_is_posted_with_the_key_and_a_name(provider: str, url: str, tim
     ],
 )
 def test_a_poll_names_the_task(provider: str, method: str, url: str, body: bytes | None) -> None:
-    request = PROVIDERS[provider].build_poll("a/b?c", account(provider))
+    request = PROVIDERS[provider].build_poll(polled(provider, "a/b?c"), account(provider))
     assert (request.method, request.url, request.body) == (method, url, body)
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert request.headers["user-agent"].startswith("Taskhook/")
@@ -198,9 +204,11 @@ def test_a_poll_names_the_task(provider: str, method: str, url: str, body: bytes
 
 def test_a_blocking_provider_has_nothing_to_poll() -> None:
     with pytest.raises(NotImplementedError):
-        PROVIDERS["fluxapi-org"].build_poll("t", account("fluxapi-org"))
+        PROVIDERS["fluxapi-org"].build_poll(polled("fluxapi-org", "t"), account("fluxapi-org"))
 
 
 def test_a_base_url_may_end_in_a_slash() -> None:
     own = msgspec.structs.replace(account("acedata"), base_url="http://127.0.0.1:8000/sandbox/")
-    assert PROVIDERS["acedata"].build_poll("t", own).url == "http://127.0.0.1:8000/sandbox/flux/tasks"
+    assert (
+        PROVIDERS["acedata"].build_poll(polled("acedata", "t"), own).url == "http://127.0.0.1:8000/sandbox/flux/tasks"
+    )

@@ -9,8 +9,9 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from service.core.account import Account
 from service.core.task import Task, TaskInput
-from service.providers.base import POLL_TIMEOUT_S, USER_AGENT, Account, HttpRequest
+from service.providers.base import POLL_TIMEOUT_S, USER_AGENT, CallError, HttpRequest
 from service.providers.declared.bodies import BodyPath, TemplateTree, encode_json, encode_multipart, merge, put
 from service.providers.declared.document import INPUT_FIELDS, Document
 from service.providers.declared.hosts import Hosts
@@ -19,10 +20,6 @@ from service.providers.declared.signatures import mint_hs256
 from service.providers.declared.templates import Template, Values
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-
-
-class CallError(ValueError):
-    """A request can't be built. The message says why; no secret is in it."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,9 +101,7 @@ class Calls:
             return None
         check, values = self._it.check, self._always(account)
         body = _fill(check.body, values)
-        call = Call(
-            method=check.method, path=check.path, query=check.query, body=encode_json(body) if body else None
-        )
+        call = Call(method=check.method, path=check.path, query=check.query, body=encode_json(body) if body else None)
         return self._request(call, account, values)
 
     # --- values and bodies --------------------------------------------------------------------------------------------
@@ -137,7 +132,11 @@ class Calls:
             put(body, path, expression.find(document))
         if not rules:
             for name, value in given.items():
-                put(body, BodyPath((*submit.input, name)), None if value == [] or (name == "n" and value == 1) else value)
+                put(
+                    body,
+                    BodyPath((*submit.input, name)),
+                    None if value == [] or (name == "n" and value == 1) else value,
+                )
         constants = submit.set | overlay.set | model.set | (self._it.callback.set if callback_url else {})
         for path, tree in constants.items():
             put(body, path, tree.fill(values))
@@ -208,13 +207,17 @@ def find_model(it: Declaration, name: str) -> ModelTable:
     entries = it.models.entries
     if name in entries:
         return entries[name]
-    return next((model for pattern, model in entries.items() if "*" in pattern and fnmatchcase(name, pattern)), ModelTable())
+    return next(
+        (model for pattern, model in entries.items() if "*" in pattern and fnmatchcase(name, pattern)), ModelTable()
+    )
 
 
 def own_id(task: Task) -> str:
     """A UUID of version 4 made from the task's id, so that every process finds the same."""
     digits = hashlib.sha256(task.id.encode()).hexdigest()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) % 4]}{digits[17:20]}-{digits[20:32]}"
+    return (
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) % 4]}{digits[17:20]}-{digits[20:32]}"
+    )
 
 
 def read_input(given: TaskInput, model: ModelTable) -> dict[str, Any]:
@@ -234,7 +237,7 @@ def _member(body: dict[str, Any], path: BodyPath) -> dict[str, Any]:
     """The object at this path; it is made if there is none."""
     place: Any = body
     for step in path:
-        if isinstance(place, dict) and not isinstance(place.get(step), dict | list):  # type: ignore[call-overload]
+        if isinstance(place, dict) and not isinstance(place.get(step), dict | list):
             put(body, path, {})
             return _member(body, path)
         place = place[step]

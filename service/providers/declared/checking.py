@@ -32,6 +32,18 @@ def check(it: Declaration) -> Iterator[Fault]:
     yield from _check_headers(it)
     yield from _check_templates(it)
     yield from _check_models(it)
+    yield from _check_supported(it)
+
+
+def _check_supported(it: Declaration) -> Iterator[Fault]:
+    """Refuse what would lose a paid result, instead of ignoring it."""
+    unsupported: dict[Path, bool] = {
+        ("result", "encoding"): it.result.encoding != "url",
+        ("result", "link_auth"): it.result.link_auth,
+        ("submit", "own_id"): it.submit.own_id is not None,
+        ("lookup",): it.lookup is not None,
+    }
+    yield from (Fault(path, "is not supported yet") for path, is_used in unsupported.items() if is_used)
 
 
 # --- names and addresses ----------------------------------------------------------------------------------------------

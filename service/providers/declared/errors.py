@@ -30,7 +30,9 @@ def judge(it: Declaration, document: Document, reply: HttpReply, outer: Document
     if message is None and reply.status >= 400:
         message = f"HTTP {reply.status} without a readable error"
     is_throttled = rule is None and reply.status == 429
-    error = task_error("rate_limited" if is_throttled else rule.code if rule else "provider_error", message, read_code(code))
+    error = task_error(
+        "rate_limited" if is_throttled else rule.code if rule else "provider_error", message, read_code(code)
+    )
     if rule and rule.retryable is not None:
         error = replace(error, retryable=rule.retryable)
     return Judged(error, retry_after_s(reply) or (_wait_s(rule, where) if rule else None))
@@ -42,7 +44,7 @@ def _fits(rule: ErrorRule, document: Document) -> bool:
 
 
 def _wait_s(rule: ErrorRule, document: Document) -> float | None:
-    value = rule.wait_s.find(document) if isinstance(rule.wait_s, Expression) else rule.wait_s
+    value: Any = rule.wait_s.find(document) if isinstance(rule.wait_s, Expression) else rule.wait_s
     try:
         seconds = float(value)
     except (ValueError, TypeError):

@@ -17,7 +17,9 @@ OUTPUTS_MAX = 100
 NESTING_MAX = 4
 
 
-def read_outputs(table: ResultTable, urls: Expression | None, document: Document, reply: HttpReply) -> tuple[Image, ...]:
+def read_outputs(
+    table: ResultTable, urls: Expression | None, document: Document, reply: HttpReply
+) -> tuple[Image, ...]:
     """Links that are usable, in their order; a link that occurs twice counts once."""
     if urls is None or table.encoding != "url":
         return ()

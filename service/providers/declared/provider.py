@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from service.core.account import Account, Limits
+from service.core.account import Account
 from service.core.observation import (
     Accepted,
     Answer,
@@ -23,16 +23,16 @@ from service.core.observation import (
 )
 from service.core.problems import FieldError
 from service.core.task import Task, TaskInput
-from service.providers.base import Capabilities, HttpReply, HttpRequest, Model, Secret
+from service.providers.base import Capabilities, HttpReply, HttpRequest, Model
 from service.providers.checks import check_declared
-from service.providers.declared.calls import Calls, find_model
+from service.providers.declared.calls import Calls
 from service.providers.declared.document import Document, read_callback, read_reply
 from service.providers.declared.errors import Judged, judge
 from service.providers.declared.expressions import Expression
 from service.providers.declared.hosts import Hosts
 from service.providers.declared.models import build_capabilities, check_model
 from service.providers.declared.outputs import find_links, read_outputs
-from service.providers.declared.schema import Cost, Declaration, State
+from service.providers.declared.schema import Cost, Declaration, Poll, State
 from service.providers.declared.signatures import verify
 from service.providers.declared.states import Found, as_word, read_state
 from service.providers.replies import (
@@ -86,7 +86,7 @@ class DeclaredProvider:
         judged = judge(self.declaration, document, reply)
         if judged.error.code == "rate_limited":
             return Throttled(reason=judged.error.message, retry_after_s=judged.wait_s)
-        if reply.status >= 500 or reply.status == 408 or document.values["body"] is None and reply.is_2xx:
+        if reply.status >= 500 or reply.status == 408 or (document.values["body"] is None and reply.is_2xx):
             return Unconfirmed(reason=f"HTTP {reply.status}: {judged.error.message}")
         if reply.is_2xx and self.declaration.submit.success is None:
             return Unconfirmed(reason=f"HTTP {reply.status} is not in submit.accept")
@@ -159,9 +159,7 @@ class DeclaredProvider:
             error = msgspec.structs.replace(error, message="the task was canceled at the provider", retryable=False)
         return Failed(error=error, raw=_raw(document, reply), provider_task_id=task_id)
 
-    def _succeed(
-        self, document: Document, reply: HttpReply, task_id: str | None, fallback: Cost | None
-    ) -> Observation:
+    def _succeed(self, document: Document, reply: HttpReply, task_id: str | None, fallback: Cost | None) -> Observation:
         table = self.declaration.result
         urls: Sequence[Expression | None] = (
             table.urls,
@@ -201,12 +199,12 @@ class DeclaredProvider:
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
-    def verify_callback(self, request: HttpReply, account: Account, keys: Sequence[bytes] = ()) -> str | None:
+    def verify_callback(self, request: HttpReply, account: Account) -> str | None:
         """Why the callback can't be trusted; None if it can, or if this account has no secret to verify it with."""
         recipe = self.declaration.callback.verify
         if recipe is None or (recipe.when_secret and recipe.when_secret not in account.secrets):
             return None
-        return verify(recipe, request, account.secrets.get(recipe.when_secret or recipe.secret), keys)
+        return verify(recipe, request, account.secrets.get(recipe.when_secret or recipe.secret))
 
     def answer_challenge(self, request: HttpReply) -> Answer | None:
         """The answer to a handshake, which is not a callback; None for a callback."""
@@ -219,29 +217,34 @@ class DeclaredProvider:
         answer = {name: expression.find(document) for name, expression in challenge.answer.items()}
         return Answer(body=msgspec.json.encode(answer))
 
-    def parse_callback(self, request: HttpReply, account: Account) -> Observation | Hint | Answer:
-        callback, poll, outer = self.declaration.callback, self.declaration.poll, read_callback(request)
-        if outer.values["body"] is None:
-            return Unreadable(reason="no JSON")
+    def parse_callback(self, request: HttpReply, account: Account) -> Observation | Answer:
+        callback, outer = self.declaration.callback, read_callback(request)
         if callback.ignore is not None and callback.ignore.holds(outer):
             return Answer(body=callback.answer.body)
         task_id = read_task_id(callback.id.find(outer)) if callback.id else None
-        rules = callback.rules if callback.rules is not None else (poll.rules if poll else ())
-        states = callback.states if callback.states is not None else (poll.states if poll else {})
-        found = read_state(rules, callback.state or (poll.state if poll else None), states, outer)
+        found = self._callback_state(outer)
         links, _ = self._links(callback.remember, outer, account)
         if found.state in ("succeeded", "failed", "canceled", "not_found") and self._is_hint(outer, found.state):
             return Hint(reason=f"the callback says {found.state}", provider_task_id=task_id, links=links)
-        inner = outer if callback.result is None else outer.with_body(callback.result.find(outer))
-        match found.state:
-            case "succeeded":
-                return self._succeed(inner, request, task_id, None)
-            case "failed" | "canceled" as state:
-                return self._fail(state, inner, request, task_id, outer)
-            case None:
-                return Unreadable(reason="no state was found in the callback", provider_task_id=task_id)
-            case _:
-                return Pending(provider_task_id=task_id, links=links, unknown_word=found.unknown)
+        if found.state in ("failed", "canceled"):
+            return self._fail(found.state, self._inner(outer), request, task_id, outer)
+        if found.state == "succeeded":
+            return self._succeed(self._inner(outer), request, task_id, None)
+        if found.state is None:
+            return Unreadable(reason="no state was found in the callback", provider_task_id=task_id)
+        return Pending(provider_task_id=task_id, links=links, unknown_word=found.unknown)
+
+    def _callback_state(self, document: Document) -> Found:
+        """By the callback's own rules and words, or those of polls where it declares none."""
+        callback, poll = self.declaration.callback, self.declaration.poll or Poll(none=True)
+        rules = poll.rules if callback.rules is None else callback.rules
+        states = poll.states if callback.states is None else callback.states
+        return read_state(rules, callback.state or poll.state, states, document)
+
+    def _inner(self, document: Document) -> Document:
+        """What the outputs are read from."""
+        result = self.declaration.callback.result
+        return document if result is None else document.with_body(result.find(document))
 
     def _is_hint(self, document: Document, state: State) -> bool:
         """Whether the result has to be fetched, or must not be trusted as it stands here."""

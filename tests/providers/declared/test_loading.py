@@ -1,5 +1,7 @@
 """A declaration is checked whole when it is loaded, and each mistake is named with its place and what is meant."""
 
+from pathlib import Path
+
 import pytest
 
 from service.providers.declared.loading import DeclarationError, load
@@ -117,3 +119,14 @@ def test_signatures_must_be_complete() -> None:
     assert "needs timestamp" in faults(secrets + table + 'message = "{timestamp}.{raw}"')[0]
     assert "uses {rw}; known are {raw}" in faults(secrets + table + 'message = "{rw}"')[0]
     load(secrets + table + 'message = "{raw}"', "acme.toml")
+
+
+def test_the_sample_of_the_documentation_is_a_declaration() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "declarations.md").read_text()
+    assert load(page.partition("```toml\n")[2].partition("```")[0], "sample.toml").id == "acme"
+
+
+def test_what_is_not_supported_is_refused_instead_of_ignored() -> None:
+    assert (
+        "result.encoding: is not supported yet" in faults(MINIMAL.replace("[result]", '[result]\nencoding="base64"'))[0]
+    )
