@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import math
 import os
 import resource
 import signal
@@ -245,7 +246,7 @@ def _build_server(parts: Parts, answers: ASGIApp, limits: Limits) -> uvicorn.Ser
         log_config=None,
         server_header=False,
         backlog=BACKLOG,
-        timeout_keep_alive=15,
+        timeout_keep_alive=math.ceil(parts.settings.keepalive_s),
         timeout_graceful_shutdown=parts.timings.web_grace_s,
     )
     return Server(config)

@@ -183,6 +183,7 @@ class Client:
         while True:
             try:
                 with self._open_stream(place.last_event_id, task_id) as response:
+                    place.begin(response.headers.get("last-event-id"))
                     on_notice(place.connected())
                     yield from place.read(response.iter_bytes())
                 reason = "the service closed the stream"
@@ -294,6 +295,12 @@ class _Place:
         first, self._opened, self._failures = not self._opened, True, 0
         return StreamNotice(connected=True, last_event_id=self.last_event_id, first=first)
 
+    def begin(self, event_id: str | None) -> None:
+        """The event after which the stream begins; None where it resumes."""
+        if event_id and not self.last_event_id:
+            self.last_event_id = event_id
+            self._on_beginning(event_id)
+
     def may_continue(self, error: Exception) -> bool:
         """A stream that never was is the caller's business; one that was is made again unless it is refused."""
         return self._opened and not (isinstance(error, ApiError) and error.final)
@@ -307,8 +314,6 @@ class _Place:
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
         for fields in parse_frames(chunks):
-            if fields.get("id") and not self.last_event_id and not fields.get("data"):
-                self._on_beginning(fields["id"])
             self.last_event_id = fields.get("id", self.last_event_id) or None
             if fields.get("retry", "").isdecimal():
                 self._retry_s = int(fields["retry"]) / 1000

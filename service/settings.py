@@ -27,7 +27,7 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 OF_THE_CLIENT = frozenset({"TASKHOOK_URL", "TASKHOOK_API_KEY"})
-DAY_S = 86_400.0
+HOUR_S, DAY_S = 3_600.0, 86_400.0
 COUNT_MAX = 1_000_000
 SANDBOX_LIMITS = Limits(submits=1_000, window_s=1.0, max_in_flight=5_000)
 """The sandbox charges nothing and has no limits of its own to keep to."""
@@ -62,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     callback_grace_s: float
     retention_days: float
     max_requests: int
+    keepalive_s: float
     cors_origins: tuple[str, ...]
     dashboard: bool
     log_level: str
@@ -97,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("TASKHOOK_CALLBACK_GRACE_S", f"{self.callback_grace_s:g}"),
             ("TASKHOOK_RETENTION_DAYS", f"{self.retention_days:g}"),
             ("TASKHOOK_MAX_REQUESTS", str(self.max_requests)),
+            ("TASKHOOK_KEEPALIVE_S", f"{self.keepalive_s:g}"),
             ("TASKHOOK_CORS_ORIGINS", ",".join(self.cors_origins)),
             ("TASKHOOK_DASHBOARD", _word(self.dashboard)),
             ("TASKHOOK_LOG_LEVEL", self.log_level),
@@ -150,6 +152,7 @@ def load(
         callback_grace_s=given.read("CALLBACK_GRACE_S", 60.0, _seconds),
         retention_days=given.read("RETENTION_DAYS", 30.0, _days),
         max_requests=given.read("MAX_REQUESTS", 1_000, _count),
+        keepalive_s=given.read("KEEPALIVE_S", 75.0, _keepalive),
         cors_origins=given.read("CORS_ORIGINS", (), _origins),
         dashboard=given.flag("DASHBOARD", default=True),
         log_level=given.read("LOG_LEVEL", "info", _one_of(LEVELS)),
@@ -389,6 +392,10 @@ def _number(text: str, at_least: float, at_most: float, what: str) -> float:
 
 def _seconds(text: str) -> float:
     return _number(text, 0.01, DAY_S, "a number")
+
+
+def _keepalive(text: str) -> float:
+    return _number(text, 1.0, HOUR_S, "a number")
 
 
 def _days(text: str) -> float:

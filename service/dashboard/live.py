@@ -9,12 +9,11 @@ from service.store.bus import DELIVERIES, EVENTS, tasks_of
 from service.web.auth import Caller
 from service.web.calls import Reply, first_of, gone
 from service.web.context import Web
-from service.web.stream import HEADERS
+from service.web.stream import HEADERS, HEARTBEAT, OPENING
 
 AT_MOST_EVERY_S = 1.0
 STILL_HERE_S = 15.0
-CHANGED = b"event: changed\ndata:\n\n"
-QUIET = b": still here\n\n"
+CHANGED = b"event: changed\ndata: {}\nretry: 3000\n\n"
 
 
 async def follow(visit: Visit) -> Reply:
@@ -40,10 +39,10 @@ class _Follower:
     async def _tell(self, send: Send) -> None:
         topics = (EVENTS, DELIVERIES, *map(tasks_of, self._web.providers))
         with self._web.store.bus.subscribed(*topics) as bell:
-            await _send(send, b"retry: 3000\n\n")
+            await _send(send, OPENING)
             while True:
                 rang = await first_of(STILL_HERE_S, bell.wait(None))
-                await _send(send, QUIET if rang is None else CHANGED)
+                await _send(send, HEARTBEAT if rang is None else CHANGED)
                 await first_of(AT_MOST_EVERY_S, self._web.running.stopping.wait())
 
 

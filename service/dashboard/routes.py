@@ -36,7 +36,8 @@ from service.telemetry.logs import request_id
 from service.web.auth import NOBODY
 from service.web.bodies import read_body
 from service.web.calls import Answer, Reply, find_header
-from service.web.errors import STATUSES, ClientGone, Failure, MethodNotAllowed
+from service.web.codings import is_gzipped
+from service.web.errors import STATUSES, ClientGone, Failure, MethodNotAllowed, UnsupportedCoding
 from service.web.pairs import read_pairs
 
 log = structlog.get_logger()
@@ -266,6 +267,8 @@ def _check_csrf(visit: Visit) -> None:
 def _check_form(scope: Any) -> None:
     if (find_header(scope, b"content-type") or "").partition(";")[0].strip().lower() != FORM:
         raise Malformed(f"A form is sent as {FORM}.")
+    if is_gzipped(scope):
+        raise UnsupportedCoding("A form is sent without a Content-Encoding.")
 
 
 def _read_pairs(text: bytes) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice
@@ -101,6 +102,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Raises Malformed for what is no JSON and InvalidRequest for what is not this type."""
     if not body:
         raise Malformed("The body is empty; it must be a JSON object.")
+    body = body.removeprefix(BOM_UTF8)
     if _ESCAPED.search(body):
         _check_storable(_parse(body))
     try:

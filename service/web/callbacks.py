@@ -16,9 +16,11 @@ from service.core.task import Task
 from service.providers.base import Access, HttpReply, Provider
 from service.telemetry import log_dropped_outputs
 from service.telemetry.tracing import current_span
-from service.web.bodies import read_body
+from service.web.bodies import BODY_MAX, read_body
 from service.web.calls import Answer, Call
+from service.web.codings import gunzip, is_gzipped
 from service.web.context import Web
+from service.web.errors import UnsupportedCoding
 
 log = structlog.get_logger()
 EXCERPT_MAX = 16 * 1024
@@ -50,6 +52,8 @@ REFUSALS: dict[type[Problem], str] = {
     _Unreadable: "unreadable",
     _Mismatched: "mismatch",
     TooLarge: "too_large",
+    UnsupportedCoding: "unsupported",
+    Malformed: "undecodable",
     NotFound: "gone",
 }
 
@@ -60,8 +64,10 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
     provider, task_id = access.provider.id, None
     try:
         task_id = _verify(web, call.scope, provider)
+        is_encoded = is_gzipped(call.scope)
         sent = await read_body(call.scope, call.receive, web.slow_bodies, task_id)
         with web.requests:
+            sent = gunzip(sent, BODY_MAX) if is_encoded else sent
             change = await _take(web, call.scope, sent, access, task_id)
         if isinstance(change, CallbackAnswer):
             web.running.metrics.callbacks.labels(provider, "answered").inc()

@@ -104,7 +104,7 @@ class Edge(HttpToolsProtocol):
             transport.abort()
             return
         self._is_full = extra > 0
-        self._time(self.limits.linger_s if self._is_full else self.limits.head_s)
+        self._time(self.limits.linger_s if self._is_full else self.timeout_keep_alive)
 
     def _make_room(self) -> None:
         """Close the oldest connections that wait for a request, of the address that has most of them."""

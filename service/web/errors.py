@@ -40,6 +40,10 @@ class Failure(Problem):
     """Our own fault; the log tells more, the caller is told the request id alone."""
 
 
+class UnsupportedCoding(UnsupportedType):
+    """A Content-Encoding that is not decoded here."""
+
+
 class TooSlow(Problem):
     """The request did not arrive in its time."""
 
@@ -97,6 +101,8 @@ def _headers(problem: Problem) -> Headers:
             return ((b"www-authenticate", b"Bearer"),)
         case MethodNotAllowed():
             return ((b"allow", problem.allowed.encode()),)
+        case UnsupportedCoding():
+            return ((b"accept-encoding", b"gzip"),)  # RFC 9110 12.5.3
         case Unavailable() | TooMany():
             return ((b"retry-after", b"%d" % problem.retry_after_s),)
     return ()

@@ -27,8 +27,9 @@ from service.web import (
     tasks,
 )
 from service.web.auth import NOBODY, Caller
-from service.web.bodies import check_content_type, decode_body, read_body
+from service.web.bodies import BODY_MAX, check_content_type, decode_body, read_body
 from service.web.calls import Answer, B, Call, Operation, Q, Reply, find_header
+from service.web.codings import gunzip, is_gzipped
 from service.web.context import Web, WebContext
 from service.web.cors import find_ticket
 from service.web.errors import MethodNotAllowed
@@ -89,7 +90,7 @@ T, E, S, D, P, K, O = "Tasks", "Events", "Endpoints", "Deliveries", "Providers",
 OPEN = None
 # ruff: noqa: E501
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
-    _op(P, OPEN, "POST /callbacks/{provider}/{token:path}", callbacks.receive_callback, "Take a provider's callback", {200: callbacks.Received}, problems=(400, 403, 409, 413)),
+    _op(P, OPEN, "POST /callbacks/{provider}/{token:path}", callbacks.receive_callback, "Take a provider's callback", {200: callbacks.Received}, problems=(400, 403, 409, 413, 415)),
     _op(T, "tasks:write", "POST /v1/tasks", tasks.create_task, "Create a task", {202: TaskView, 200: TaskView}, body=tasks.CreateTask, problems=(409,), headers=IDEMPOTENCY),
     _op(T, "tasks:read", "GET /v1/tasks", tasks.list_tasks, "List tasks, newest first", {200: tasks.TaskList}, query=tasks.ListTasks),
     _op(T, "tasks:read", "GET /v1/tasks/{id}", tasks.get_task, "Get a task, or wait for its end", {200: TaskView}, query=tasks.GetTask, takes_ticket=True),
@@ -221,11 +222,13 @@ class _Resource:
         So nobody holds one by sending or reading slowly.
         """
         query = None if operation.query is None else decode_query(scope["query_string"], operation.query)
-        sent = b""
+        sent, is_encoded = b"", False
         if operation.body is not None:
             check_content_type(find_header(scope, b"content-type"))
+            is_encoded = is_gzipped(scope)
             sent = await read_body(scope, receive, self._web.slow_bodies, caller.name)
         with self._web.requests:
+            sent = gunzip(sent, BODY_MAX) if is_encoded else sent
             body = None if operation.body is None else decode_body(sent, self._decoders[scope["method"]])
             return await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
 

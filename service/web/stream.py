@@ -19,6 +19,7 @@ from service.web.queries import query_error
 from service.web.tail import PAGE
 
 QUIET_S = 15.0
+RETRY = b"retry: 2000\n"
 GOODBYE_S = 1.0
 RETRY_AFTER_S = 10
 HEADERS = (
@@ -26,6 +27,10 @@ HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 )
+OPENING = b": connected\n\n"
+"""A frame that has an id or a `retry` and no data is an empty event to httpx-sse, r3labs/sse and others."""
+HEARTBEAT = b": still here\n"
+"""A comment without the empty line that ends a frame: httpx-sse makes an empty event of that, too."""
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -75,7 +80,8 @@ def _read_types(text: str | None) -> tuple[str, ...]:
 class EventStream:
     """The reply to one client, from a place in the stream on. It holds one page of events at most.
 
-    `begins_at` is the event before that place, None when the client knows it.
+    `begins_at` is the event before that place, None when the client knows it. It is in a header: a client that is cut
+    off before its first event can resume from it, and no client takes it for an event.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class EventStream:
         self._begins_at = begins_at
         self._position = position
         self._is_head = is_head
+        self._is_begun = False
         self._quiet_until = 0.0
 
     async def __call__(self, receive: Receive, send: Send) -> None:
@@ -96,7 +103,8 @@ class EventStream:
             raise Unavailable("Too many clients follow the stream.", retry_after_s=RETRY_AFTER_S)
         with running.metrics.streams.track_inprogress():
             async with self._tail.followed():
-                await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+                begins_at = () if self._begins_at is None else ((b"last-event-id", self._begins_at.encode()),)
+                await send({"type": "http.response.start", "status": 200, "headers": (*HEADERS, *begins_at)})
                 if not self._is_head:
                     revoked = self._web.keys.until_revoked(self._caller)
                     await first_of(None, self._write(send), gone(receive), running.stopping.wait(), revoked)
@@ -105,18 +113,13 @@ class EventStream:
                 await send({"type": "http.response.body", "body": b""})
 
     async def _write(self, send: Send) -> None:
-        """Begins with the place where it begins, so that a client cut off before its first event misses none.
-
-        One that resumes knows it: an id that came again would look like an event that did.
-        """
-        place = b"" if self._begins_at is None else b"id: %b\n" % self._begins_at.encode()
-        await self._send(send, place + b"retry: 2000\n\n")
+        await self._send(send, OPENING)
         while True:
             await self._catch_up(send)
             await self._follow(send)
             left_s = self._quiet_until - asyncio.get_running_loop().time()
             if left_s <= 0:
-                await self._send(send, b": still here\n\n")
+                await self._send(send, HEARTBEAT)
             elif self._position >= self._tail.last:
                 await self._tail.grown(left_s)
 
@@ -129,7 +132,7 @@ class EventStream:
             )
             for event in page:
                 self._position = event.seq
-                await self._send(send, render_frame(event))
+                await self._send_event(send, event)
             if len(page) < PAGE:
                 self._position = max(self._position, known)
 
@@ -138,7 +141,13 @@ class EventStream:
         while self._position >= self._tail.floor and (event := self._tail.after(self._position)):
             self._position = event.seq
             if self._wanted.lets_through(event):
-                await self._send(send, render_frame(event))
+                await self._send_event(send, event)
+
+    async def _send_event(self, send: Send, event: StoredEvent) -> None:
+        """The first one tells how soon to connect again."""
+        frame = render_frame(event)
+        await self._send(send, frame if self._is_begun else frame[:-1] + RETRY + b"\n")
+        self._is_begun = True
 
     async def _send(self, send: Send, chunk: bytes) -> None:
         """Waits while the client is slow, so that nothing piles up."""

@@ -17,11 +17,10 @@ from service.core.times import rfc3339
 from service.web.auth import Caller
 from service.web.calls import Answer, Call, Reply, first_of, gone
 from service.web.context import Web
-from service.web.stream import HEADERS
+from service.web.stream import HEADERS, HEARTBEAT, OPENING
 from service.web.tickets import encode_task
 
 HEARTBEAT_S = 15.0
-RETRY_MS = 1_000
 
 
 class StreamTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +46,7 @@ async def stream_task(web: Web, call: Call[StreamTask, None]) -> Reply:
 
 
 class TaskStream:
-    """The reply to one client. It holds one frame at most and takes no request slot while it waits."""
+    """The reply to one client. It holds one frame at most, and takes no place of a request."""
 
     def __init__(self, web: Web, caller: Caller, task_id: str, seen: str | None, *, is_head: bool) -> None:
         self._web = web
@@ -58,7 +57,7 @@ class TaskStream:
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         web = self._web
-        with web.waits, web.requests.lent(), web.running.metrics.streams.track_inprogress():
+        with web.waits, web.running.metrics.streams.track_inprogress():
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if not self._is_head:
                 await first_of(None, self._write(send), gone(receive), web.running.stopping.wait())
@@ -66,7 +65,7 @@ class TaskStream:
 
     async def _write(self, send: Send) -> None:
         """Subscribe before reading, so that no change is missed; end after the final state or a revoked key."""
-        await _send(send, f"retry: {RETRY_MS}\n\n".encode())
+        await _send(send, OPENING)
         with self._web.store.bus.subscribed(self._task_id) as changed:
             while True:
                 task = await self._web.store.reads.get_task(self._task_id)
@@ -78,8 +77,8 @@ class TaskStream:
                     self._seen = state
                 if task.is_final:
                     return
-                await changed.wait(HEARTBEAT_S)
-                await _send(send, b": alive\n\n")
+                if await first_of(HEARTBEAT_S, changed.wait(None)) is None:
+                    await _send(send, HEARTBEAT)
 
     async def _may_see(self, task: Task) -> bool:
         try:

@@ -50,7 +50,11 @@ AccountId = Annotated[
         description="An account of the provider; without one that with the most room is chosen.",
     ),
 ]
-Wait = Annotated[float, Meta(ge=0, le=60, description="Seconds to hold the answer until the task is final.")]
+HOLD_MAX_S = 55.0
+"""Common proxies cut off an answer after 60 s."""
+Wait = Annotated[
+    float, Meta(ge=0, le=60, description="Seconds to hold the answer until the task is final; 55 s at most are held.")
+]
 TicketText = Annotated[
     str, Meta(description="A ticket of this task, instead of an API key; its answer omits `metadata` and `raw`.")
 ]
@@ -210,7 +214,7 @@ async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Ta
         task = await web.store.reads.get_task(task_id)
         if not task.is_final:
             with web.waits, web.requests.lent():  # thousands that wake at once must leave callbacks their place
-                await first_of(call.query.wait, ended, gone(call.receive), web.running.stopping.wait())
+                await first_of(min(call.query.wait, HOLD_MAX_S), ended, gone(call.receive), web.running.stopping.wait())
                 task = await web.store.reads.get_task(task_id)
     if not await web.tickets.holds(call.caller):
         raise Unauthorized("This key was revoked, or its ticket expired.")

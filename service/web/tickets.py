@@ -25,7 +25,7 @@ class CreateTicket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     example: ClassVar[dict[str, int]] = {"ttl_s": TTL_S_DEFAULT}
 
-    ttl_s: Ttl | None = TTL_S_DEFAULT
+    ttl_s: Ttl = TTL_S_DEFAULT
 
 
 class TicketView(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,14 +43,14 @@ class Tickets:
         self._keys = keys
         self._env = env
 
-    def issue(self, caller: Caller, task: Task, ttl_s: int | None) -> TicketView:
+    def issue(self, caller: Caller, task: Task, ttl_s: int) -> TicketView:
         """Raises Conflict for an erased task, and for a caller without a key of its own."""
         if task.erased_at:
             raise Conflict("The task is erased; there is nothing left to read.")
         salt = self._keys.fingerprint(caller)
         if salt is None:
             raise Conflict("Only an API key can issue tickets.")
-        expires_at = (self._env.now() + timedelta(seconds=ttl_s or TTL_S_DEFAULT)).replace(microsecond=0)
+        expires_at = (self._env.now() + timedelta(seconds=ttl_s)).replace(microsecond=0)
         ticket = Ticket(task_id=task.id, key_id=caller.key_id, expires_at=expires_at)
         return TicketView(ticket=sign_ticket(ticket, self._secret_keys, salt), expires_at=rfc3339(expires_at))
 

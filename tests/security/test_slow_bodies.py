@@ -94,7 +94,7 @@ async def test_a_refusal_before_the_body_reaches_a_client_that_still_sends(servi
 
 async def test_a_small_body_that_nobody_reads_costs_no_connection(service: Service) -> None:
     head = b"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
-    heard = await send(service.port, head, b'{"a":', head, b'{"a":', pause_s=0.2, quiet_s=1)
+    heard = await send(service.port, head, b'{"a":', head, b'{"a":', pause_s=0.2, answers=2)
     assert heard.statuses == [401, 401]
 
 

@@ -111,7 +111,7 @@ async def test_a_stream_that_was_cut_before_its_first_event_resumes_where_it_beg
         for _ in range(before):
             await site.succeed(client)
         async with client.stream("GET", "/v1/events/stream") as reply:
-            began = (await anext(reply.aiter_lines())).removeprefix("id: ")
+            began = reply.headers["last-event-id"]
         await site.succeed(client)
         async with Followed(client, began) as events:
             assert (await events.next()).data["sequence"] == before + 1
@@ -127,7 +127,8 @@ async def test_a_stream_that_resumes_does_not_repeat_the_place_it_was_given(site
         )
         async with client.stream("GET", "/v1/events/stream", **sent) as reply:
             lines = reply.aiter_lines()
-            assert [await anext(lines), await anext(lines)] == ["retry: 2000", ""]
+            assert [await anext(lines), await anext(lines)] == [": connected", ""]
+            assert "last-event-id" not in reply.headers
 
 
 @pytest.mark.parametrize("by_query", [True, False])
@@ -221,7 +222,7 @@ async def test_a_slow_client_is_waited_for_and_misses_nothing(site: Site, monkey
         reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port, limit=4096)
         key = client.headers["authorization"]
         writer.write(f"GET /v1/events/stream HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n\r\n".encode())
-        await reader.readuntil(b"retry: 2000")
+        await reader.readuntil(b": connected")
         for start in range(0, 120, 30):
             await site.writer.change(Keys(), lambda _, start=start: Change(events=events[start : start + 30]))
         seen: list[str] = []
@@ -238,8 +239,30 @@ async def test_a_quiet_stream_says_that_it_is_still_here(site: Site, monkeypatch
     monkeypatch.setattr(stream, "QUIET_S", 0.05)
     async with site.serve() as client, client.stream("GET", "/v1/events/stream") as reply:
         lines = reply.aiter_lines()
-        seen = [await anext(lines) for _ in range(7)]
-    assert seen == [f"id: {NO_EVENT}", "retry: 2000", "", ": still here", "", ": still here", ""]
+        seen = [await anext(lines) for _ in range(4)]
+    assert seen == [": connected", "", ": still here", ": still here"]
+
+
+async def test_no_frame_is_an_empty_event_to_a_client_that_makes_one_of_each(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As httpx-sse does: it dispatches at an empty line whatever it has, and an id is kept for the next frames."""
+    monkeypatch.setattr(stream, "QUIET_S", 0.05)
+    async with site.serve() as client, client.stream("GET", "/v1/events/stream") as reply:
+        fields, last_id, seen = dict[str, str](), "", list[Any]()
+        async for line in reply.aiter_lines():
+            name, _, value = line.partition(":")
+            if name:
+                fields[name] = value
+                last_id = fields.get("id", last_id)
+            elif not line and (fields or last_id):
+                seen.append((fields["event"], json.loads(fields["data"])["sequence"], fields.get("retry")))
+                fields = {}
+            if line == ": connected" or (seen and line.startswith(": still here") and len(seen) < 3):
+                await site.succeed(client)
+            if len(seen) == 3:
+                break
+    assert seen == [(" task.succeeded", 1, " 2000"), (" task.succeeded", 2, None), (" task.succeeded", 3, None)]
 
 
 async def test_a_bell_that_was_not_heard_is_made_up_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +294,7 @@ async def test_streams_end_when_the_service_stops(site: Site) -> None:
     async with site.serve() as client, client.stream("GET", "/v1/events/stream") as reply:
         site.stopping.set()
         async with patience():
-            assert [chunk async for chunk in reply.aiter_bytes()] == [f"id: {NO_EVENT}\nretry: 2000\n\n".encode()]
+            assert [chunk async for chunk in reply.aiter_bytes()] == [b": connected\n\n"]
 
 
 async def test_more_clients_than_allowed_are_asked_to_come_again(site: Site) -> None:

@@ -81,7 +81,8 @@ MALFORMED: dict[str, bytes] = {
     "infinity": b'{"model":"m","input":{"prompt":"x"},"timeout_s":-Infinity}',
     "a line break in a string": b'{"model":"a\nb"}',
     "something after it": b"{} x",
-    "a byte order mark": b"\xef\xbb\xbf{}",
+    "two byte order marks": b"\xef\xbb\xbf\xef\xbb\xbf{}",
+    "UTF-16": '{"model": "x"}'.encode("utf-16"),
     "single quotes": b"{'model': 'x'}",
 }
 

@@ -15,7 +15,7 @@ from service.core.observation import Accepted, Unreadable
 from service.outbound.guard import Guard
 from service.providers.base import Access
 from service.store.batch import Keys
-from service.web import context
+from service.web import context, tasks
 from tests.support.factory import picture, refusal
 from tests.support.registry import PROVIDERS
 from tests.support.wait import soon, until
@@ -186,6 +186,15 @@ async def test_a_waiting_get_ends_with_its_time(site: Site, client: httpx.AsyncC
     reply = await client.get(f"/v1/tasks/{task['id']}", params={"wait": 0.1})
     assert reply.json()["status"] == "running"
     assert time.monotonic() - begun >= 0.1
+
+
+async def test_an_answer_is_held_for_less_than_a_proxy_waits(
+    site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tasks.HOLD_MAX_S == 55
+    monkeypatch.setattr(tasks, "HOLD_MAX_S", 0.1)
+    task = await site.run(client)
+    assert (await soon(client.get(f"/v1/tasks/{task['id']}", params={"wait": 60}))).json()["status"] == "running"
 
 
 async def test_a_waiting_get_that_ends_with_its_time_tells_what_happened_meanwhile(

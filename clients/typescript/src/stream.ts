@@ -25,6 +25,7 @@ export async function* readStream<T>(
       const headers = { accept: "text/event-stream", ...(seen ? { "last-event-id": seen } : {}) };
       const response = await transport.send("GET", path, { ...call, headers, signal, timeoutMs: 2 ** 31 - 1 });
       if (response.status === 204 || !response.body) return;
+      seen ??= response.headers.get("last-event-id") ?? undefined;
       for await (const event of parseEvents(watched(response.body, silence))) {
         failures = 0;
         if (event.id) seen = event.id;

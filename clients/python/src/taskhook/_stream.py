@@ -42,6 +42,7 @@ class Place:
                 continue
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise not_ours(response)
+            self.last_event_id = self.last_event_id or response.headers.get("last-event-id")
             self._was_open, self._failures, self._frames = True, 0, Frames()
             return response
 
