@@ -188,7 +188,7 @@ def save_images(task: Json, folder: Path) -> Iterator[str]:
 @cli.command()
 @click.option("--status", type=click.Choice(STATUSES))
 @click.option("--provider")
-@click.option("--account", metavar="ID")
+@click.option("--account", metavar="ID", help="Of this account of a provider.")
 @click.option("--model", help="`provider/model`, or a bare name at any provider.")
 @click.option("--metadata", help="Equal to your own; repeatable.", **PAIR)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)

@@ -20,5 +20,5 @@ async def scraped(tmp_path: Path) -> AsyncIterator[str]:
         await service.start()
         for model in ("fluxapi-ai/flux-kontext-pro", "flux-context/flux-kontext-pro"):
             await service.api.submit(model, "a lighthouse", webhook_url=receiver.url)
-        await until(lambda: len(receiver.received) == 2, 20, "both events received")
+        await until(lambda: len(receiver.received) == 2, what="both events received")
         yield (await service.client.get("/metrics")).text

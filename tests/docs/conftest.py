@@ -14,7 +14,7 @@ from typing import Self
 
 from tests.docs.samples import ROOT, Sample
 from tests.support.service import free_port
-from tests.support.wait import until
+from tests.support.wait import soon, until
 
 CURL = "fail-with-body\nshow-error\nno-progress-meter\nmax-time = 90\n"
 """With it a refusal fails the sample, whatever the sample does with the answer."""
@@ -69,7 +69,7 @@ class Terminal:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), 8)
+                await soon(self._process.wait())
 
 
 class Checkout:

@@ -16,7 +16,7 @@ import pytest_asyncio
 from tests.support.api import new_prompt
 from tests.support.server import Reply, Request, ScriptedServer
 from tests.support.service import Service
-from tests.support.wait import until
+from tests.support.wait import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("declared")]
 
@@ -110,7 +110,7 @@ async def send(acme: Acme, job: str, body: bytes, *, secret: str = SECRET) -> in
     sent_at = str(int(time.time()))
     signature = hmac.new(secret.encode(), f"{sent_at}:".encode() + body, hashlib.sha256).hexdigest()
     headers = {"X-Acme-Time": sent_at, "X-Acme-Sign": signature}
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
         return (await client.post(acme.submits[job].headers["x-callback"], content=body, headers=headers)).status_code
 
 
