@@ -8,6 +8,10 @@ import msgspec
 
 TOKENS_MAX = 50_000
 """Quotes, commas and brackets of a body that may be repaired: more would hold up the event loop for over 10 ms."""
+VALUES_MAX = 30_000
+"""Commas of a body that is decoded: a list or object for each takes about 10 ms in all."""
+SLOW_NUMBERS_MAX = 1_000
+"""Numbers near the smallest of a float, each of which takes some 8 us to decode."""
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -15,7 +19,16 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SLOW_NUMBER = re.compile(rb"[eE]-[23]\d\d")
 _HUGE = re.compile(rb"\d[eE]\+?\d{3}")
+
+
+def is_costly(body: bytes) -> bool:
+    """Return whether decoding the body would block the event loop for long; no provider sends such JSON."""
+    if body.count(b",") > VALUES_MAX or body.count(b"[") > VALUES_MAX or body.count(b"{") > VALUES_MAX:
+        return True
+    exponents = body.count(b"e-") + body.count(b"E-")
+    return exponents > SLOW_NUMBERS_MAX and len(_SLOW_NUMBER.findall(body)) > SLOW_NUMBERS_MAX
 
 
 def repair_json(body: bytes) -> bytes:
@@ -24,7 +37,7 @@ def repair_json(body: bytes) -> bytes:
     NaN and infinite numbers become null. A body that is valid, or that no repair helps, is returned as it is.
     """
     plain = _without_bom(body)
-    if not _may_have_odd_numbers(plain) or sum(map(plain.count, b'",[{:')) > TOKENS_MAX:
+    if not _may_have_odd_numbers(plain) or sum(map(plain.count, b'",[{:')) > TOKENS_MAX or is_costly(plain):
         return plain
     try:
         msgspec.json.decode(plain)

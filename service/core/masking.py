@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
+from service.core.foreign_json import is_costly
+
 MASKED = "***"
 SECRET_MIN = 8
 """Characters of a secret; masking shorter ones would mask ordinary words."""
@@ -142,6 +144,8 @@ def mask_body(body: bytes, hide: Callable[[bytes], bytes], secrets: Iterable[str
     """
     plain = body
     if b"\\" in body:
+        if is_costly(body):
+            return _mask_text(body, hide, secrets)
         try:
             plain = msgspec.json.encode(msgspec.json.decode(body))
         except (ValueError, RecursionError):

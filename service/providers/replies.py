@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from service.core.foreign_json import is_costly
 from service.core.observation import Failed, NoOutput, NotSent, Observation, Throttled, Unconfirmed, Unreadable
 from service.core.task import ErrorCode, Image, TaskError
 from service.core.times import after, rfc3339
@@ -45,7 +46,9 @@ LONG_WORD = re.compile(r"[\w*-]{20,}")
 
 
 def decode_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in the body; None for all else: bad UTF-8, NaN, another type, absurd depth."""
+    """Return the JSON object in the body; None for anything else, and for JSON that is too deep or costly to decode."""
+    if is_costly(body):
+        return None
     try:
         value = msgspec.json.decode(body)
     except (ValueError, RecursionError):

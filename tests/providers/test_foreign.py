@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from service.core.foreign_json import repair_json
-from service.core.observation import Accepted, Failed, NoOutput, Observation, Succeeded
+from service.core.observation import Accepted, Failed, NoOutput, Observation, Succeeded, Unreadable
 from service.providers.foreign import error_text, read_link
 from service.providers.replies import dropped_links
 from tests.providers.material import account, read, reply
@@ -83,6 +83,20 @@ def test_a_repair_of_1_mib_takes_little_time(body: bytes) -> None:
     began = time.thread_time()
     repair_json(body)
     assert time.thread_time() - began < 0.05
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" + b"1e-310," * 149_000 + b"1]", b"[" + b"[]," * 340_000 + b"1]", b"{" + b'"a":{},' * 140_000 + b'"a":1}'],
+    ids=["small numbers", "lists", "objects"],
+)
+@pytest.mark.parametrize("escaped", [b"", b'"\\u0041",'])
+def test_json_that_is_costly_to_decode_is_unreadable_at_once(body: bytes, escaped: bytes) -> None:
+    body = body[:1] + escaped + body[1:] if body.startswith(b"[") else body
+    began = time.thread_time()
+    observation = received("fluxapi-ai", "callback", body)
+    assert time.thread_time() - began < 0.05
+    assert isinstance(observation, Unreadable)
 
 
 # Links
