@@ -35,6 +35,7 @@ from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
 from service.providers.base import POLL_TIMEOUT_S, Access, Provider
 from service.settings import Settings
+from service.store.accounts import enable_with_other_keys
 from service.store.bus import DELIVERIES, Bus, tasks_of
 from service.store.driver import Driver
 from service.store.keys import KeyStore
@@ -181,6 +182,8 @@ async def assemble(settings: Settings, timings: Timings, env: Env, own_url: str,
     writer = Writer(driver, bus, env, partial(_tell_finished, metrics, tracing), metrics.tell_fault)
     writer.start()
     stack.push_async_callback(writer.stop)
+    used = [account for access in providers.values() for account in access.accounts.values()]
+    await enable_with_other_keys(writer, await Reads(driver).refusals(), used)
     own_urls = [own_url, *([settings.public_url] if settings.public_url else [])]
     return Parts(
         settings=settings,

@@ -1,5 +1,6 @@
 """An account: one set of credentials and limits at a provider. Limits, pauses and the circuit breaker are its own."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +54,12 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     def webhook_secret(self) -> str | None:
         """Signs the provider's callbacks; None where they are accepted unsigned."""
         return self.secrets.get(WEBHOOK_SECRET)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one key from another, and nothing else of it."""
+        sent = [f"{name}={value}" for name, value in sorted(self.secrets.items()) if name != WEBHOOK_SECRET]
+        return hashlib.blake2b("\n".join([self.key, *sent]).encode(), digest_size=8).hexdigest()
 
     def clean(self, body: bytes) -> bytes:
         """Return the body as standard JSON without our keys and callback token, which a provider may echo.

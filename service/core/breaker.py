@@ -29,6 +29,10 @@ class AccountCall(msgspec.Struct, frozen=True, kw_only=True):
     account: str
     kind: CallKind
     answered: bool
+    accepted: bool = False
+    refused: str | None = None
+    """Why the provider refused the key; `key` tells it from another one."""
+    key: str = ""
 
 
 class Breaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -115,6 +115,14 @@ def advance(
     return _learn(task, observation, via, env, policy)
 
 
+def move(task: Task, account: str, env: Env) -> Change:
+    """Give a task that was never sent to another account, because its own has a refused key."""
+    if task.step != "submit" or task.submits or task.account_named:
+        return Change(outcome="stale")
+    task, entries = _note(replace(task, account=account), env, "task.moved", account=account, was=task.account)
+    return Change(tasks=(task,), timeline=entries)
+
+
 def cancel(task: Task, env: Env) -> Change:
     """The caller no longer wants it. Raises Conflict when it has ended otherwise."""
     if task.status == "canceled":

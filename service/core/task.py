@@ -194,6 +194,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     erased_at: datetime | None = None
     trace: TraceContext | None = None
     account: str = DEFAULT
+    account_named: bool = False
+    """Whether the caller named it, so that the task never moves to another one."""
 
     def __repr__(self) -> str:
         return f"Task(id={self.id!r}, status={self.status!r}, step={self.step!r})"

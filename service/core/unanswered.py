@@ -4,12 +4,13 @@ from typing import Literal
 
 from service.core.task import ErrorCode, Task, TaskError
 
-Hindrance = Literal["limit", "rest", "circuit"]
-"""The reason why an account does not send: its limits, a pause that the provider asked for, or an open circuit."""
+Hindrance = Literal["limit", "rest", "circuit", "key"]
+"""Why an account does not send: its limits, a pause that the provider asked for, an open circuit, a refused key."""
 _UNSENT: dict[Hindrance, tuple[ErrorCode, str]] = {
     "limit": ("timeout", "the account was at its limit"),
     "rest": ("rate_limited", "the provider had asked for a pause"),
     "circuit": ("provider_unavailable", "the provider did not answer"),
+    "key": ("authentication", "the provider refused the account's key"),
 }
 
 

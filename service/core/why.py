@@ -5,6 +5,7 @@ from datetime import datetime
 import msgspec
 
 from service.core.breaker import Breaker, CallKind
+from service.core.refusal import Refusal
 from service.core.schedule import Policy
 from service.core.task import ErrorCode, Status, Task, Via
 from service.core.times import from_ms, rfc3339
@@ -67,7 +68,14 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     you_can: str
 
 
-def explain(task: Task, policy: Policy | None, paused_ms: int, now: datetime, breaker: Breaker = CLOSED) -> Why:
+def explain(
+    task: Task,
+    policy: Policy | None,
+    paused_ms: int,
+    now: datetime,
+    breaker: Breaker = CLOSED,
+    refusal: Refusal | None = None,
+) -> Why:
     """Explain the task. `policy` is None if the provider is not configured; the account is paused until `paused_ms`."""
     if task.is_final:
         return _ended(task, now)
@@ -79,7 +87,7 @@ def explain(task: Task, policy: Policy | None, paused_ms: int, now: datetime, br
             you_can="Set the provider's key again, or cancel it.",
         )
     if task.step == "submit":
-        return _to_submit(task, _rest(paused_ms, breaker, "submit", now), now)
+        return _to_submit(task, _refused(refusal, now) or _rest(paused_ms, breaker, "submit", now), now)
     if task.step == "tracking":
         return _tracked(task, policy, _rest(paused_ms, breaker, "poll", now), now)
     return _between(task, policy, now)
@@ -104,6 +112,12 @@ def _rest(paused_ms: int, breaker: Breaker, kind: CallKind, now: datetime) -> st
         return None
     since, next_at = _at(breaker.since, now), _in(breaker.probe_at, now)
     return f"The provider has not answered properly since {since}; one task tests it {next_at}. When it answers it is"
+
+
+def _refused(refusal: Refusal | None, now: datetime) -> str | None:
+    if refusal is None:
+        return None
+    return f"The provider has refused the account's key since {_at(refusal.since, now)}; once the key works it is"
 
 
 def _parked(task: Task) -> Why:

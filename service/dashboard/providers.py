@@ -64,6 +64,8 @@ def standing_of(provider: ProviderView) -> tuple[str, str]:
 
 
 def standing_of_account(account: AccountView) -> tuple[str, str]:
+    if account.state == "disabled":
+        return "key refused", "bad"
     if account.circuit.state != "closed":
         return ("not answering", "bad") if account.circuit.state == "open" else ("trying again", "wait")
     return ("resting", "wait") if account.paused_until else ("healthy", "ok")

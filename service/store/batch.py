@@ -15,6 +15,7 @@ from service.core.env import Env
 from service.core.event import UNASKED, Event, render_body
 from service.core.fault import Fault
 from service.core.problems import NotFound
+from service.core.refusal import Refusal, after_submits
 from service.core.task import Task
 from service.core.times import to_ms
 from service.store import endpoint_rows, faults, rows
@@ -81,6 +82,7 @@ class Batch:
         self._entries: list[Entry] = []
         self._pauses: list[Pause] = []
         self._calls: list[AccountCall] = []
+        self._moved: list[Task] = []
         self._new_keys: list[IdempotencyKey] = []
 
     async def load(self, wanted: Iterable[Keys]) -> None:
@@ -169,6 +171,8 @@ class Batch:
             before = self._tasks.get(task.id)
             self._tasks[task.id] = task
             self._dirty_tasks.add(task.id)
+            if before is not None and before.account != task.account:
+                self._moved.append(task)
             if task.is_final and not (before and before.is_final):
                 self.topics.add(task.id)
                 self.finished.append(task)
@@ -258,6 +262,7 @@ class Batch:
     async def _write_tasks(self) -> None:
         ids = sorted(self._dirty_tasks)
         await self._many(rows.UPSERT_TASK, [rows.task_to_row(self._tasks[key]) for key in ids])
+        await self._many(rows.MOVE_TASK, [(task.account_key, task.id) for task in self._moved])
         created = [self._tasks[key] for key in ids if key not in self._known]
         labels = [(key, value, task.id) for task in created for key, value in task.metadata.items()]
         await self._many(rows.INSERT_LABEL, labels)
@@ -354,18 +359,28 @@ class Batch:
         """What calls told about their accounts; where all is well that is one read, and no lock."""
         for account in sorted({call.account for call in self._calls}):
             calls = [call for call in self._calls if call.account == account]
-            before = await self._breaker(account, "")
-            if after_calls(before, calls, self.env) != before:
-                after = after_calls(await self._breaker(account, self.driver.for_update), calls, self.env)
-                await self.session.execute(rows.UPSERT_BREAKER, (account, rows.breaker_to_text(after)))
+            before = await self._answers(account, "")
+            if self._learn(before, calls) != before:
+                breaker, refusal = self._learn(await self._answers(account, self.driver.for_update), calls)
+                await self.session.execute(rows.UPSERT_BREAKER, (account, rows.breaker_to_text(breaker)))
+                await self.session.execute(rows.UPSERT_REFUSAL, (account, rows.refusal_to_text(refusal)))
 
-    async def _breaker(self, account: str, lock: str) -> Breaker:
-        found = await self.session.fetch(f"select breaker from limits where name = ? {lock}", (account,))
-        return rows.breaker_from_text(found[0][0]) if found else Breaker()
+    def _learn(self, before: "_Answers", calls: list[AccountCall]) -> "_Answers":
+        breaker, refusal = before
+        return after_calls(breaker, calls, self.env), after_submits(refusal, calls, self.env)
+
+    async def _answers(self, account: str, lock: str) -> "_Answers":
+        found = await self.session.fetch(f"select breaker, refused from limits where name = ? {lock}", (account,))
+        if not found:
+            return Breaker(), None
+        return rows.breaker_from_text(found[0][0]), rows.refusal_from_text(found[0][1])
 
     async def _many(self, sql: str, values: list[tuple[Any, ...]]) -> None:
         if values:
             await self.session.execute_many(sql, values)
+
+
+_Answers = tuple[Breaker, Refusal | None]
 
 
 def _filters(endpoint: Endpoint | None) -> tuple[object, ...] | None:

@@ -1,26 +1,29 @@
 """Takes what is due and leases it, within the limits of accounts and endpoints, which hold over all replicas."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
 
 from service.core import breaker, delivering, lifecycle
-from service.core.account import Limits
+from service.core.account import Account, Limits
 from service.core.breaker import Breaker
 from service.core.delivery import WEBHOOK_MAX_IN_FLIGHT, Delivery, Endpoint
 from service.core.limits import Window
+from service.core.refusal import retry
 from service.core.schedule import Policy
 from service.core.task import Task
 from service.core.times import after, from_ms, to_ms
 from service.core.trace import TraceContext
 from service.store import faults, rows
-from service.store.accounts import IN_FLIGHT, WAITING, AccountState, read_account, read_used
-from service.store.batch import Batch
+from service.store.accounts import IN_FLIGHT, WAITING, AccountState, read_account, read_used, save_refusal
+from service.store.batch import Batch, Keys
 from service.store.driver import ReadSession, Row, Session
 from service.store.queries import OPEN
 
 EXPIRE_MAX = 200
+MOVE_MAX = 500
 TURN_S = 0.02
 """When another process is claiming under the same limit: about the time it takes. Nobody waits with rows locked."""
 
@@ -81,7 +84,9 @@ async def next_due_task(session: ReadSession, account: str) -> datetime | None:
     return _earliest(submit_ms, flying_ms)
 
 
-async def claim_due_tasks(batch: Batch, name: str, policy: Policy, limits: Limits, free: int) -> TaskClaim:
+async def claim_due_tasks(
+    batch: Batch, name: str, policy: Policy, limits: Limits, free: int, others: Sequence[Account] = ()
+) -> TaskClaim:
     """Begins what is due, at most `free` tasks. Polls come first: they end tasks and so make room for submits."""
     now = batch.env.now()
     if not await batch.driver.take_turn(batch.session, name):
@@ -91,8 +96,12 @@ async def claim_due_tasks(batch: Batch, name: str, policy: Policy, limits: Limit
     if account.breaker.is_due(now) and account.paused_until <= now:
         await claim.probe(limits)
     await claim.begin_flying(free)
+    if account.refusal is not None:
+        await claim.move_unsent(others)
     room = 0 if claim.account.shuts("submit", now) else await _submit_room(batch.session, claim.account, limits, claim)
-    await claim.begin_submits(free, room)
+    await claim.begin_submits(free, min(room, 1) if account.refusal else room)
+    if account.refusal is not None and any(task.step == "sending" for task in claim.begun):
+        await save_refusal(batch.session, name, retry(account.refusal, batch.env))
     await batch.flush()
     return TaskClaim(
         tasks=[task for task in claim.begun if task.step in ("sending", "tracking")],
@@ -131,6 +140,19 @@ class _Claim:
         else:
             found = await self._fetch(_DUE_FLYING, to_ms(self.now), free - self.taken)
         await self._begin(found)
+
+    async def move_unsent(self, others: Sequence[Account]) -> None:
+        """Tasks that were never sent go to other accounts, as long as those have room for them."""
+        await self._batch.load([Keys(rooms=tuple(others))])
+        found = await self._fetch(_DUE_SUBMITS, to_ms(self.now), MOVE_MAX) if others else []
+        for row in found:
+            task = self._batch.see_task(row)
+            best = max(others, key=lambda one: self._batch.rooms[one.key])
+            if self._batch.rooms[best.key] <= 0:
+                break
+            if self._batch.apply(lifecycle.move(task, best.id, self._batch.env)).tasks:
+                self._batch.rooms[best.key] -= 1
+        await self._batch.flush()
 
     async def begin_submits(self, free: int, room: int) -> None:
         """Those that no room was found for before their deadline end here."""

@@ -11,6 +11,7 @@ from service.core.account import Limits
 from service.core.breaker import Breaker
 from service.core.delivery import DeliveryStatus
 from service.core.event import EventType
+from service.core.refusal import Refusal
 from service.core.times import from_ms, to_ms
 from service.store import rows
 from service.store.accounts import IN_FLIGHT, WAITING, read_account
@@ -43,6 +44,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     paused_until: datetime
     breaker: Breaker
+    refusal: Refusal | None
     late_since: datetime | None
 
 
@@ -92,6 +94,7 @@ async def account_load(
         waiting=await _count(session, WAITING, provider, at_most),
         paused_until=account.paused_until,
         breaker=account.breaker,
+        refusal=account.refusal,
         late_since=await find_overdue_task(session, provider, limits, now),
     )
 

@@ -14,10 +14,11 @@ from service.core.delivery import Attempt, Delivery, Endpoint, Format, Held
 from service.core.event import EventType
 from service.core.fault import Fault
 from service.core.problems import NotFound
+from service.core.refusal import Refusal
 from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.store import endpoint_rows, faults, figures, pulse, rows
-from service.store.accounts import account_keys
+from service.store.accounts import account_keys, read_refusals
 from service.store.claims import find_lanes, next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
@@ -292,6 +293,10 @@ class Reads:
         """Until when each account rests, in milliseconds, and whether it answers."""
         found = await self._fetch("select name, paused_ms, breaker from limits")
         return {name: (paused_ms, rows.breaker_from_text(state)) for name, paused_ms, state in found}
+
+    async def refusals(self) -> dict[str, Refusal]:
+        async with self._driver.reading() as session:
+            return await read_refusals(session)
 
     async def list_faults(self) -> list[Fault]:
         async with self._driver.reading() as session:

@@ -11,6 +11,7 @@ from service.core.account import split_key
 from service.core.breaker import Breaker
 from service.core.change import Entry, IdempotencyKey
 from service.core.delivery import Attempt, Delivery, Resume
+from service.core.refusal import Refusal
 from service.core.task import Cost, Output, ProviderCancel, Result, Task, TaskError, TaskInput, Via
 from service.core.times import from_ms, to_ms
 from service.core.trace import TraceContext
@@ -52,6 +53,7 @@ class _TaskDocument(msgspec.Struct, omit_defaults=True):
     provider_cancel: ProviderCancel | None = None
     links: dict[str, str] = {}
     trace: TraceContext | None = None
+    account_named: bool = False
 
 
 class _Traced(msgspec.Struct, kw_only=True):
@@ -63,6 +65,7 @@ class _Traced(msgspec.Struct, kw_only=True):
 _in_document = attrgetter(*_TaskDocument.__struct_fields__)
 _read_document = msgspec.json.Decoder(_TaskDocument).decode
 _read_traced = msgspec.json.Decoder(_Traced).decode
+_read_refusal = msgspec.json.Decoder(Refusal).decode
 _read_breaker = msgspec.json.Decoder(Breaker).decode
 _write = msgspec.json.Encoder().encode
 
@@ -248,6 +251,21 @@ def idempotency_key_to_row(key: IdempotencyKey) -> Row:
 def idempotency_key_from_row(row: Row) -> IdempotencyKey:
     key, fingerprint, task_id, created_ms = row
     return IdempotencyKey(key=key, fingerprint=fingerprint, task_id=task_id, created_at=from_ms(created_ms))
+
+
+MOVE_TASK = "update tasks set provider = ? where id = ?"
+UPSERT_REFUSAL = """
+insert into limits (name, paused_ms, used, refused) values (?, 0, '{}', ?)
+on conflict (name) do update set refused = excluded.refused
+"""
+
+
+def refusal_to_text(refusal: Refusal | None) -> str | None:
+    return None if refusal is None else _write(refusal).decode()
+
+
+def refusal_from_text(text: str | None) -> Refusal | None:
+    return None if text is None else _read_refusal(text)
 
 
 UPSERT_BREAKER = """

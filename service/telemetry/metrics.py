@@ -132,6 +132,9 @@ class Metrics:
         self.accounts_open = self._gauge(
             "taskhook_account_circuit_open", "1 while the account's circuit breaker is open", "provider", "account"
         )
+        self.accounts_disabled = self._gauge(
+            "taskhook_account_disabled", "1 while the provider refuses the account's key", "provider", "account"
+        )
         self.tasks_open = self._gauge("taskhook_tasks_open", "Tasks not final", "status")
         self.deliveries_open = self._gauge("taskhook_deliveries_open", "Deliveries not received", "status")
         self.due = self._gauge("taskhook_due", "Due work that has not started", "kind")

@@ -33,6 +33,7 @@ _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 _PARAMETERS = {
     "id": "The id of the thing.",
     "provider": "The provider's id.",
+    "account": "The id of one of its accounts.",
     "token": "The signed token of the task, a secret.",
 }
 _HEADERS: dict[str, Json] = {

@@ -6,22 +6,26 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+import structlog
 from msgspec import UNSET, Meta, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from service.core.account import Account, Limits, split_key
 from service.core.breaker import Breaker, State
-from service.core.problems import Unavailable
+from service.core.problems import NotFound, Unavailable
 from service.core.times import rfc3339, to_ms
 from service.core.views import Time, time_or_null
 from service.core.why import CLOSED
 from service.providers.base import Access, Model
+from service.store.accounts import enable
+from service.store.batch import Batch
 from service.store.figures import Load
 from service.web.calls import Answer, Call, json_answer
 from service.web.context import Web
 from service.web.creating import setting_of
 
+log = structlog.get_logger()
 GAUGES_S = 5.0
 """A scrape counts again after this time at the earliest."""
 READ_PATIENCE_S = 5.0
@@ -64,11 +68,14 @@ class Circuit(msgspec.Struct, frozen=True, kw_only=True):
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     """One account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
 
-    `state` is `paused` while the provider wants it to rest, and `circuit_open` while it does not answer.
+    `state` is `disabled` since the provider refused its key, `paused` while the provider wants it to rest, and
+    `circuit_open` while it does not answer. A disabled account gets no tasks, and what was never sent moves to another.
     """
 
     id: str
-    state: Literal["ready", "paused", "circuit_open"]
+    state: Literal["ready", "paused", "circuit_open", "disabled"]
+    disabled_at: Time | None
+    disabled_reason: str | None
     paused_until: Time | None
     circuit: Circuit
     limits: Limits
@@ -195,7 +202,9 @@ async def _refresh_gauges(web: Web) -> None:
     metrics.oldest_due.set(_late_s(web, await web.store.reads.oldest_due_ms()))
     metrics.parked.set(await web.store.reads.count_parked())
     accounts = await web.store.reads.accounts()
+    refusals = await web.store.reads.refusals()
     for key in _accounts(web):
+        metrics.accounts_disabled.labels(*split_key(key)).set(key in refusals)
         _, breaker = accounts.get(key, (0, CLOSED))
         metrics.accounts_open.labels(*split_key(key)).set(breaker.since is not None)
 
@@ -204,6 +213,23 @@ async def list_providers(web: Web, _call: Call[None, None]) -> Answer:
     loads = await web.store.reads.account_loads(_accounts(web), web.env.now())
     views = [_view_provider(access, loads, web.env.now()) for access in web.providers.values()]
     return json_answer(ProviderList(data=views))
+
+
+async def enable_account(web: Web, call: Call[None, None]) -> Answer:
+    """Its tasks are sent again at once; another refusal disables it again."""
+    provider, account = call.scope["path_params"]["provider"], call.scope["path_params"]["account"]
+    access = web.providers.get(provider)
+    if access is None or account not in access.accounts:
+        raise NotFound("There is no such account here.")
+    used = access.accounts[account]
+
+    async def work(batch: Batch) -> None:
+        await enable(batch, used.key)
+
+    await web.store.writer.run(work)
+    log.info("account.enabled", provider=provider, account=account, caller=call.caller.name)
+    loads = await web.store.reads.account_loads({used.key: used.limits}, web.env.now())
+    return json_answer(_view_account(used, loads[used.key], web.env.now()))
 
 
 def _view_provider(access: Access, loads: Mapping[str, Load], now: datetime) -> ProviderView:
@@ -233,7 +259,9 @@ def _view_account(account: Account, load: Load, now: datetime) -> AccountView:
     rests, is_open = load.paused_until > now, load.breaker.since is not None
     return AccountView(
         id=account.id,
-        state="circuit_open" if is_open else "paused" if rests else "ready",
+        state="disabled" if load.refusal else "circuit_open" if is_open else "paused" if rests else "ready",
+        disabled_at=rfc3339(load.refusal.since) if load.refusal else None,
+        disabled_reason=load.refusal.reason if load.refusal else None,
         paused_until=rfc3339(load.paused_until) if rests else None,
         circuit=_view_circuit(load.breaker, now),
         limits=account.limits,

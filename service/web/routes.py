@@ -116,6 +116,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     _op(D, "endpoints", "GET /v1/deliveries/{id}", deliveries.get_delivery, "Get a delivery with its attempts", {200: DeliveryView}),
     _op(D, "endpoints", "GET /v1/deliveries/{id}/body", deliveries.get_delivery_body, "What a delivery sends, byte for byte", {200: JSON_TEXT}),
     _op(D, "endpoints", "POST /v1/deliveries/{id}/retry", deliveries.retry_delivery, "One attempt now", {202: DeliveryView}, problems=(409,)),
+    _op(P, "admin", "POST /v1/providers/{provider}/accounts/{account}/enable", operations.enable_account, "Send with an account again whose key was refused", {200: operations.AccountView}),
     _op(P, "tasks:read", "GET /v1/providers", operations.list_providers, "List providers, their models and limits", {200: operations.ProviderList}),
     _op(K, "admin", "POST /v1/keys", keys.create_key, "Make a key; it is shown this once", {201: keys.KeyView}, body=keys.CreateKey, problems=(409,)),
     _op(K, "admin", "GET /v1/keys", keys.list_keys, "List keys, oldest first", {200: keys.KeyList}, query=keys.ListKeys),

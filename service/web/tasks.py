@@ -143,6 +143,7 @@ def _new_task(web: Web, wanted: CreateTask, access: Access, model: Model) -> Tas
         id=web.env.new_id("task"),
         provider=access.provider.id,
         account=wanted.account or next(iter(access.accounts)),
+        account_named=wanted.account is not None,
         model=model.name,
         input=wanted.input,
         metadata=wanted.metadata,
@@ -313,5 +314,6 @@ async def get_why(web: Web, call: Call[None, None]) -> Answer:
 async def _explain(web: Web, task: Task) -> Why:
     access = web.providers.get(task.provider)
     policy = access.policy if access and task.account in access.accounts else None
+    refusal = (await web.store.reads.refusals()).get(task.account_key)
     paused_ms, breaker = (await web.store.reads.accounts()).get(task.account_key, (0, CLOSED))
-    return explain(task, policy, paused_ms, web.env.now(), breaker)
+    return explain(task, policy, paused_ms, web.env.now(), breaker, refusal)

@@ -62,6 +62,7 @@ class TaskWork:
     ) -> None:
         self._access = access
         self._account = account
+        self._others = tuple(one for one in access.accounts.values() if one.id != account.id)
         self._driver = driver
         self._writer = writer
         self._client = client
@@ -78,7 +79,7 @@ class TaskWork:
     async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Task, float]]:
         """What is due, each with the moment of its claim."""
         policy, account, claimed_at = self._access.policy, self._account, self._env.monotonic()
-        claim = await claims.claim_due_tasks(batch, account.key, policy, account.limits, free)
+        claim = await claims.claim_due_tasks(batch, account.key, policy, account.limits, free, self._others)
         return Claimed(items=[(task, claimed_at) for task in claim.tasks], next_due_at=claim.next_due_at)
 
     async def run(self, item: tuple[Task, float]) -> datetime | None:
@@ -153,7 +154,15 @@ class TaskWork:
         self._metrics.call_seconds.labels(account.provider, account.id, call).observe(duration_s, span.find_exemplar())
         status = reply.status if isinstance(reply, HttpReply) else None
         span.record_result(outcome, status, _error_type(reply, outcome))
-        answered = AccountCall(account=account.key, kind=call, answered=is_answer(observation, status))
+        refused, answers = _refused_key(call, observation), is_answer(observation, status)
+        answered = AccountCall(
+            account=account.key,
+            kind=call,
+            answered=answers,
+            accepted=call == "submit" and answers and refused is None,  # whatever it says of the task
+            refused=refused,
+            key=account.fingerprint if refused else "",
+        )
         return said, _Heard(observation=observation, calls=(answered,), excerpt=_unread(call, reply, observation))
 
     def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
@@ -188,7 +197,7 @@ class TaskWork:
                 return None
             else:
                 break
-        if self._is_shut or not all(call.answered for call in heard.calls):
+        if self._is_shut or not all(call.answered and call.refused is None for call in heard.calls):
             await self._look()
         return self._told(change, heard.observation, via)
 
@@ -197,12 +206,16 @@ class TaskWork:
         account = self._account
         try:
             async with self._driver.reading() as session:
-                breaker = (await read_account(session, account.key, account.limits)).breaker
+                state = await read_account(session, account.key, account.limits)
         except Unavailable:
             return
+        breaker, refusal = state.breaker, state.refusal
         was_shut, self._is_shut = self._is_shut, breaker.since is not None
         self._metrics.accounts_open.labels(account.provider, account.id).set(self._is_shut)
         named, failures = {"provider": account.provider, "account": account.id}, breaker.submits + breaker.polls
+        if refusal is not None:
+            self._metrics.accounts_disabled.labels(account.provider, account.id).set(1)
+            log.warning("account.disabled", **named, outcome="disabled", reason=refusal.reason, times=refusal.refusals)
         if self._is_shut and not was_shut:
             log.warning("account.opened", **named, outcome="open", failures=failures)
         elif was_shut and not self._is_shut:
@@ -229,6 +242,12 @@ def _unread(call: CallKind, reply: HttpReply | NotSent | Unconfirmed, observatio
     if not isinstance(reply, HttpReply) or not isinstance(observation, Unconfirmed | Unreadable):
         return None
     return reply.body[: EXCERPT_MAX[call]].decode("utf-8", "replace") or None
+
+
+def _refused_key(call: CallKind, observation: Observation) -> str | None:
+    if call == "submit" and isinstance(observation, Failed) and observation.error.code == "authentication":
+        return observation.error.message
+    return None
 
 
 def _error_type(reply: HttpReply | NotSent | Unconfirmed, outcome: str) -> str | None:

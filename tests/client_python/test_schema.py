@@ -24,6 +24,7 @@ LEFT_OUT = {
     "GET /metrics": "for Prometheus",
     "GET /openapi.json": "the document itself",
     "GET /docs": "for people",
+    "POST /v1/providers/{provider}/accounts/{account}/enable": "for operators",
 }
 MODELS: dict[type, str] = {
     models.TaskInput: "TaskInput",

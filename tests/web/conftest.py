@@ -184,7 +184,7 @@ def _validator(schema: bytes) -> jsonschema.Draft202012Validator:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"{token}", ".*", re.sub(r"{(id|provider)}", "[^/]+", template)))
+    return re.compile(re.sub(r"{token}", ".*", re.sub(r"{(id|provider|account)}", "[^/]+", template)))
 
 
 _migrated: list[bytes] = []

@@ -11,6 +11,8 @@ from prometheus_client import generate_latest
 
 from service.core import delivering
 from service.core.account import Account, Limits
+from service.core.breaker import AccountCall
+from service.core.change import Change
 from service.core.observation import Accepted, Unreadable
 from service.outbound.guard import Guard
 from service.providers.base import Access
@@ -462,3 +464,28 @@ async def test_a_callback_is_verified_with_the_secret_of_its_tasks_account(site:
             token = site.tokens.sign("fluxapi-ai", task["id"])
             reply = await client.post(f"/callbacks/fluxapi-ai/{token}", content=b"{}")
             assert reply.status_code == status, account
+
+
+async def test_an_account_whose_key_is_refused_says_so_gets_no_task_and_can_be_enabled(site: Site) -> None:
+    refused = AccountCall(account="fluxapi-ai", kind="submit", answered=True, refused="Invalid API key", key="k")
+    await site.writer.change(Keys(), lambda _: Change(calls=(refused,)))
+    async with site.client(providers=two_accounts(site)) as client:
+
+        async def states() -> list[tuple[str, str | None]]:
+            providers = (await client.get("/v1/providers")).json()["data"]
+            accounts = next(one["accounts"] for one in providers if one["id"] == "fluxapi-ai")
+            return [(one["state"], one["disabled_reason"]) for one in accounts]
+
+        assert await states() == [("disabled", "Invalid API key"), ("ready", None)]
+        assert {(await site.create(client))["account"] for _ in range(3)} == {"batch"}
+        named = await site.create(client, account="default")
+        why = (await client.get(f"/v1/tasks/{named['id']}/why")).json()
+        assert "refused the account's key" in why["next"]
+        assert (
+            'taskhook_account_disabled{account="default",provider="fluxapi-ai"} 1.0'
+            in (await client.get("/metrics")).text
+        )
+        reply = await client.post("/v1/providers/fluxapi-ai/accounts/default/enable")
+        assert (reply.status_code, reply.json()["state"]) == (200, "ready")
+        assert await states() == [("ready", None), ("ready", None)]
+        assert (await client.post("/v1/providers/fluxapi-ai/accounts/night/enable")).status_code == 404

@@ -19,7 +19,7 @@ from tests.store.conftest import Store, open_store
 from tests.support.factory import CALLS_BACK, make_task
 from tests.support.registry import PROVIDERS
 from tests.support.server import Reply
-from tests.support.upstream import FakeFluxapiAi, answer
+from tests.support.upstream import FakeFluxapiAi, answer, refuse
 
 LIMITS = Limits(submits=100, window_s=1.0, max_in_flight=100)
 
@@ -87,3 +87,15 @@ async def test_a_redirect_to_the_callback_url_tells_nobody_its_token(tmp_path: P
         error = (await store.reads.get_task(task.id)).error
         assert error is not None
         assert "elsewhere.example/(token)" in error.message
+
+
+async def test_a_refused_key_fails_its_task_and_disables_the_account(tmp_path: Path) -> None:
+    async with FakeFluxapiAi() as fake, a_worker(tmp_path, fake) as (work, store):
+        task = await queued(store)
+        fake.script(task.input.prompt, submit=[refuse("bad_key")])
+        (claimed,) = await claim(work, store)
+        await work.run(claimed)
+        error = (await store.reads.get_task(task.id)).error
+        assert error is not None and error.code == "authentication"
+        refusal = (await store.reads.refusals())["fluxapi-ai"]
+        assert refusal.reason == error.message and fake.key not in refusal.key

@@ -354,7 +354,9 @@ class Account(Model):
     """One account of a provider: `submitted` tasks in its window, and those in flight and waiting."""
 
     id: str
-    state: Literal["ready", "paused", "circuit_open"]
+    state: Literal["ready", "paused", "circuit_open", "disabled"]
+    disabled_at: datetime | None
+    disabled_reason: str | None
     paused_until: datetime | None
     circuit: Circuit
     limits: Limits
