@@ -13,7 +13,7 @@ from service.core.breaker import PROBE_LEASE_S, AccountCall
 from service.core.env import Env
 from service.core.times import after
 
-RETRY_FIRST_S = 5.0
+RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 600.0
 
 

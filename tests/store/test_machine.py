@@ -227,7 +227,7 @@ class World:
         )
 
     def create(self) -> Ask:
-        return partial(creating.create, self.web, self.new_task(), None, "")
+        return partial(creating.create, self.web, self.new_task(), {}, None, "")
 
     def create_with_key(self) -> Ask:
         key, fingerprint, task = (
@@ -239,7 +239,7 @@ class World:
         async def ask() -> None:
             known = self.answered.get(key)
             try:
-                stored, is_new = await creating.create(self.web, task, key, fingerprint)
+                stored, is_new = await creating.create(self.web, task, {}, key, fingerprint)
             except Conflict:
                 assert (self.answered.get(key) or known or ("", ""))[0] != fingerprint
                 return
