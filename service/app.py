@@ -10,7 +10,7 @@ import signal
 import socket
 import sqlite3
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, NoReturn
 
 import structlog
@@ -22,14 +22,16 @@ from starlette.types import ASGIApp
 from service.core.env import Env
 from service.core.problems import Unavailable
 from service.core.times import to_ms
-from service.dev import first_steps, with_made_up_keys, write_address
-from service.settings import Settings, SettingsError
+from service.dev import describe_start, find_unset, first_steps, with_made_up_keys, write_address
+from service.environment import SettingsError
+from service.settings import Settings
 from service.store import sqlite_file
 from service.store.migrate import find_pending, known
 from service.store.move import Progress, Tell
 from service.store.move import move as move_store
 from service.store.rotation import Rotated, rotate_encryption
 from service.telemetry import set_up_logging
+from service.telemetry.logs import is_for_people
 from service.web.edge import Limits, edge
 from service.web.server import Server
 from service.wiring import (
@@ -53,11 +55,11 @@ BACKLOG = 2_048
 FILES_MAX = 16_384
 FILES_OF_WEB, FILES_OF_WORKER = 400, 1_600
 """Refused connections being told so, files, pipes; with a worker also its connections to providers and subscribers."""
+STARTED_LOOK_S = 0.01
 CONNECTIONS_MIN, CONNECTIONS_MAX = 16, 16_384
+PORT_WITHOUT_RIGHTS, PORTS_TRIED = 8_000, 20
 GC_THRESHOLDS = (20_000, 50, 100)
 """Almost nothing here is cyclic, and a request makes hundreds of objects: Python's own 700 looks in vain too often."""
-_OF_THE_PORT = (errno.EADDRINUSE, errno.EACCES)
-"""All else that keeps an address from being listened on lies in the host."""
 
 
 # --- the commands' entry points ---------------------------------------------------------------------------------------
@@ -76,8 +78,6 @@ def run(
     set_up_logging(settings.log_level, settings.log_format)
     for name in settings.unknown:
         log.warning("settings.unknown", name=name)
-    if settings.sandbox:
-        settings = with_made_up_keys(settings)
     try:
         gc.set_threshold(*GC_THRESHOLDS)
         code = uvloop.run(_serve(settings, timings, env or RealEnv(), web=web, worker=worker, dev=dev))
@@ -88,7 +88,10 @@ def run(
     else:
         _let_go_of_logs()
         return code
-    log.critical("service.stopped", reason=reason)
+    if is_for_people(settings.log_format):
+        sys.stderr.write(f"Error: {reason}\n")
+    else:
+        log.critical("service.stopped", reason=reason)
     return 1
 
 
@@ -172,8 +175,10 @@ async def _serve(settings: Settings, timings: Timings, env: Env, *, web: bool, w
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
-        listener = _bind(settings.host, settings.port, "TASKHOOK_PORT") if web else None
-        own_url = _own_url(settings, listener)
+        listener = _listen(settings, web=web)
+        if settings.sandbox:
+            settings = with_made_up_keys(settings)
+        own_url = _own_url(settings, listener if web else None)
         if dev and settings.public_url is None:
             settings = replace(settings, public_url=own_url)
         parts = await assemble(settings, timings, env, own_url, stack)
@@ -185,8 +190,7 @@ async def _serve(settings: Settings, timings: Timings, env: Env, *, web: bool, w
         server = None
         if web:
             server = _build_server(parts, build_web(parts, stopping, alive, stack), limits)
-        elif settings.worker_port is not None:
-            listener = _bind(settings.host, settings.worker_port, "TASKHOOK_WORKER_PORT")
+        elif listener:
             server = _build_server(parts, build_probes(parts, stopping, alive), limits)
         await _run_until_stopped(parts, lanes, alive, server, listener, stopping, web=web, dev=dev)
     return 0
@@ -252,6 +256,13 @@ def _build_server(parts: Parts, answers: ASGIApp, limits: Limits) -> uvicorn.Ser
     return Server(config)
 
 
+def _listen(settings: Settings, *, web: bool) -> socket.socket | None:
+    """A worker that runs alone listens only where that is set."""
+    if web:
+        return _bind(settings.host, settings.port, "TASKHOOK_PORT")
+    return None if settings.worker_port is None else _bind(settings.host, settings.worker_port, "TASKHOOK_WORKER_PORT")
+
+
 def _bind(host: str, port: int, setting: str) -> socket.socket:
     """Before anything else, so that a port in use is told at once; TCP by number, or asyncio leaves out TCP_NODELAY.
 
@@ -265,10 +276,20 @@ def _bind(host: str, port: int, setting: str) -> socket.socket:
     except UnicodeError as error:  # what can be no host name is not even looked up
         raise SettingsError(f"TASKHOOK_HOST is no host name: {host}.") from error
     except OSError as error:
-        if error.errno in _OF_THE_PORT:
-            raise SettingsError(f"{setting} can't be listened on: {host}:{port}: {error.strerror}.") from error
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(f"port {port} is in use, try {setting}={_next_free(family, host, port)}") from error
+        if error.errno == errno.EACCES:
+            raise SettingsError(f"port {port} is not for this user, try {setting}={PORT_WITHOUT_RIGHTS}") from error
         raise SettingsError(f"TASKHOOK_HOST can't be listened on: {host}: {error.strerror}.") from error
     return listener
+
+
+def _next_free(family: socket.AddressFamily, host: str, port: int) -> int:
+    for candidate in range(port + 1, min(port + PORTS_TRIED, 65_535) + 1):
+        with socket.socket(family, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.bind((host, candidate))
+            return candidate
+    return PORT_WITHOUT_RIGHTS
 
 
 def _own_url(settings: Settings, listener: socket.socket | None) -> str:
@@ -298,8 +319,8 @@ async def _run_until_stopped(
             background.append(asyncio.create_task(watch_clock(parts.writer, parts.env), name="clock"))
         log.info("worker.started", lanes=[lane.name for lane in lanes])
     serving = asyncio.create_task(server.serve([listener])) if server and listener else None
-    if serving and web:
-        _welcome(parts, dev=dev)
+    if server and serving and web:
+        await _welcome(parts, server, serving, dev=dev)
     await _first(stopping, serving)
     await _stop(lanes, parts.timings.work_grace_s, running + background, server, serving)
 
@@ -330,11 +351,22 @@ async def _stop(
     log.info("worker.drained" if lanes else "web.drained", cut_off=cut_off)
 
 
-def _welcome(parts: Parts, *, dev: bool) -> None:
-    log.info("web.started", url=parts.own_url, sandbox=parts.settings.sandbox)
-    if not parts.settings.sandbox:
+async def _welcome(parts: Parts, server: uvicorn.Server, serving: asyncio.Task[None], *, dev: bool) -> None:
+    """Once it listens, so that nothing is promised before an error."""
+    while not (server.started or serving.done()):  # noqa: ASYNC110 (uvicorn tells it by this flag alone)
+        await asyncio.sleep(STARTED_LOOK_S)
+    if serving.done():
         return
-    write_address(parts.own_url, parts.settings)
+    settings, url = parts.settings, parts.own_url
+    log.info("web.started", url=url, dashboard=settings.dashboard, sandbox=settings.sandbox, unset=find_unset(settings))
+    if settings.sandbox:
+        write_address(url, settings)
     if dev:
-        sys.stdout.write(first_steps(parts.own_url, parts.settings.api_keys[0], dashboard=parts.settings.dashboard))
-        sys.stdout.flush()
+        _say(first_steps(url, settings.api_keys[0], dashboard=settings.dashboard))
+    elif is_for_people(settings.log_format):
+        _say(describe_start(url, settings))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

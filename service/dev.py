@@ -1,4 +1,4 @@
-"""A first start without any settings: keys made up and kept, and what to type next."""
+"""What a start says: where it listens, what is not configured, which keys were made up, and what to type next."""
 
 import contextlib
 import os
@@ -35,6 +35,30 @@ def write_address(url: str, settings: Settings) -> None:
     content = {**_read(), "url": url, "api_key": settings.api_keys[0]}
     with _told():
         os.replace(_write(content), DEV_FILE)
+
+
+def find_unset(settings: Settings) -> list[str]:
+    """What most installations set, and what it means that this one does not."""
+    if settings.sandbox:
+        return []
+    found = []
+    if not _configured(settings):
+        found.append("TASKHOOK_<PROVIDER>_API_KEY: no task can be created")
+    if settings.public_url is None:
+        found.append("TASKHOOK_PUBLIC_URL: every task is polled, since no callback can arrive")
+    return found
+
+
+def describe_start(url: str, settings: Settings) -> str:
+    providers = "simulated (TASKHOOK_SANDBOX)" if settings.sandbox else ", ".join(_configured(settings)) or "none"
+    facts = [("Listens at", url), ("Docs", f"{url}/docs"), ("Providers", providers)]
+    facts[1:1] = [("Dashboard", f"{url}/")] if settings.dashboard else []
+    facts += [("Not set", unset) for unset in find_unset(settings)]
+    return "\n" + "".join(f"  {label:<11} {fact}\n" for label, fact in facts) + "\n"
+
+
+def _configured(settings: Settings) -> list[str]:
+    return [name for name in settings.accounts if settings.usable_accounts(name)]
 
 
 def first_steps(url: str, api_key: str, *, dashboard: bool) -> str:

@@ -10,19 +10,18 @@ from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
-from dotenv import dotenv_values
 
 from service.core.account import DEFAULT, ID_SHAPE, WEBHOOK_SECRET, Account, Limits, setting_name
 from service.core.schedule import RETRY_SCHEDULE_S
 from service.core.signing import decode_secret
+from service.core.strength import find_weakness
+from service.environment import IN_FILE, PREFIX, SettingsError, clean, read_environment, read_secret
 from service.providers.base import Provider, Secret
 from service.providers.declared.files import read_directory
 from service.providers.registry import Registry, build_registry, register
 from service.store import postgres_url
 
 T = TypeVar("T")
-PREFIX = "TASKHOOK_"
-IN_FILE = "_FILE"
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
@@ -31,10 +30,6 @@ HOUR_S, DAY_S = 3_600.0, 86_400.0
 COUNT_MAX = 1_000_000
 SANDBOX_LIMITS = Limits(submits=1_000, window_s=1.0, max_in_flight=5_000)
 """The sandbox charges nothing and has no limits of its own to keep to."""
-
-
-class SettingsError(Exception):
-    """One line that names the setting and says what it must be."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,10 +121,7 @@ def load(
     build: Callable[[], Registry] = build_registry,
 ) -> Settings:
     """The settings in force: the environment wins over the file. `build` makes the providers. Raises SettingsError."""
-    from_file = _read_file(dotenv)
-    if "PORT" in environ:  # a platform says where to listen: no file may say otherwise
-        from_file.pop("TASKHOOK_PORT", None)
-    given = _Given(_merge(from_file, environ))
+    given = _Given(read_environment(environ, dotenv))
     sandbox = given.flag("SANDBOX", default=dev)
     registry = _with_declared(build(), given, dotenv)
     settings = Settings(
@@ -138,7 +130,7 @@ def load(
         secret_keys=given.read("SECRET_KEYS", (), _list),
         api_keys=given.read("API_KEYS", (), _list),
         signing_secret=given.read("SIGNING_SECRET", None, _signing_secret),
-        host=given.read("HOST", "127.0.0.1", str),
+        host=given.read("HOST", "127.0.0.1", _text),
         port=given.read("PORT", given.read_bare("PORT", 8000, _port), _port),
         worker_port=given.read("WORKER_PORT", None, _port),
         sandbox=sandbox,
@@ -182,7 +174,7 @@ class _Given:
             return self._read(name, default, parse)
         if name in self._values:
             raise SettingsError(f"{name} and {name}{IN_FILE} are both set: keep one of them.")
-        return _parse(name, _read_secret(name + IN_FILE, path.strip()), parse)
+        return _parse(name, read_secret(name + IN_FILE, path.strip()), parse)
 
     def read_bare(self, name: str, default: T, parse: Callable[[str], T]) -> T:
         self._ask(name)
@@ -202,7 +194,7 @@ class _Given:
     def peek(self, name: str, default: Path | None) -> Path | None:
         """The value of a setting that is read in full later."""
         value = self._values.get(PREFIX + name)
-        return Path(value) if value else default
+        return _parse(PREFIX + name, value, Path) if value else default
 
     def names(self, prefix: str) -> list[str]:
         return sorted(name for name in self._values if name.startswith(prefix))
@@ -211,7 +203,8 @@ class _Given:
         return self.read(name, default, _flag)
 
     def of_others(self, prefix: str) -> dict[str, str]:
-        return {name: value for name, value in self._values.items() if name.startswith(prefix)}
+        names = [name for name in self._values if name.startswith(prefix)]
+        return {name: self.read_bare(name, "", str) for name in names}
 
     def unknown(self) -> tuple[str, ...]:
         names = sorted(name for name in self._values if name.startswith(PREFIX) and name not in self._asked)
@@ -221,38 +214,11 @@ class _Given:
         )
 
 
-def _merge(from_file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment wins, also where one of the two has the value and the other names a file with it."""
-    given = {name: value for name, value in environ.items() if value}
-    other_forms = {name.removesuffix(IN_FILE) if name.endswith(IN_FILE) else name + IN_FILE for name in given}
-    return {name: value for name, value in from_file.items() if value and name not in other_forms} | given
-
-
 def _parse(name: str, value: str, parse: Callable[[str], T]) -> T:
     try:
-        return parse(value.strip())
+        return parse(clean(value))
     except ValueError as error:
         raise SettingsError(f"{name} {error}") from None
-
-
-def _read_secret(name: str, path: str) -> str:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError):
-        raise SettingsError(f"{name} names a file that can't be read as text: {path}.") from None
-    if not text.strip():
-        raise SettingsError(f"{name} names a file that is empty: {path}.")
-    return text
-
-
-def _read_file(dotenv: Path | None) -> dict[str, str]:
-    if dotenv is None or not dotenv.is_file():
-        return {}
-    try:
-        found = dotenv_values(dotenv, interpolate=False)
-    except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"{dotenv} can't be read; it must be a text file in UTF-8.") from None
-    return {name: value for name, value in found.items() if value is not None}
 
 
 # --- providers --------------------------------------------------------------------------------------------------------
@@ -338,7 +304,7 @@ def _account(given: _Given, provider: Provider, name: str, *, sandbox: bool) -> 
 
 def _secret(given: _Given, prefix: str, secret: Secret) -> str | None:
     """Those of callbacks are never sent, so they may be any text."""
-    parse = str if secret.name == WEBHOOK_SECRET else _header_safe
+    parse = _text if secret.name == WEBHOOK_SECRET else _header_safe
     value = given.read(f"{prefix}{secret.setting}", None, parse)
     if secret.older_setting is None:
         return value
@@ -368,6 +334,17 @@ def _check(settings: Settings) -> None:
         raise SettingsError('TASKHOOK_SECRET_KEYS is missing: set one long random text, e.g. "openssl rand -hex 32".')
     if not settings.api_keys:
         raise SettingsError("TASKHOOK_API_KEYS is missing: set the key that callers of the API send.")
+    _check_strength("TASKHOOK_SECRET_KEYS", settings.secret_keys)
+    _check_strength("TASKHOOK_API_KEYS", settings.api_keys)
+    if set(settings.secret_keys) & set(settings.api_keys):
+        raise SettingsError("TASKHOOK_API_KEYS and TASKHOOK_SECRET_KEYS share a key: callers could forge callbacks.")
+
+
+def _check_strength(setting: str, keys: Sequence[str]) -> None:
+    for number, key in enumerate(keys, start=1):
+        if weakness := find_weakness(key):
+            what = setting if len(keys) == 1 else f"{setting}, number {number},"
+            raise SettingsError(f"{what} could be guessed: it {weakness}. Make one: openssl rand -hex 32")
 
 
 # --- one parser a kind of value; each raises ValueError with what the value must be -----------------------------------
@@ -422,9 +399,11 @@ def _port(text: str) -> int:
 
 
 def _list(text: str) -> tuple[str, ...]:
-    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    found = tuple(clean(part) for part in text.split(",") if part.strip())
     if not found:
         raise ValueError("must name at least one.")
+    if not all(part.isprintable() for part in found):
+        raise ValueError("must be on one line, with commas in between.")
     return found
 
 
@@ -447,6 +426,12 @@ def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
         return text.lower()
 
     return parse
+
+
+def _text(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line of printable characters.")
+    return text
 
 
 def _header_safe(text: str) -> str:

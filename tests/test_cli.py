@@ -19,6 +19,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.cli import cli
+from service.environment import SettingsError
 from tests.support.factory import SECRET
 from tests.support.stand_in import KEY, PNG, StandIn, closed_port, make_task
 
@@ -447,21 +448,18 @@ def test_completion_prints_a_script(shell: str) -> None:
 class Service:
     """Stands for service.settings and service.app: records what the commands ask of them."""
 
-    class SettingsError(Exception):
-        pass
-
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[Any] = []
         self.applied = ["0001_initial"]
         self.wrong = ""
-        settings = types.SimpleNamespace(SettingsError=self.SettingsError, load=self.load)
+        settings = types.SimpleNamespace(load=self.load)
         app = types.SimpleNamespace(run=self.run, migrate=lambda _: self.applied)
         monkeypatch.setitem(sys.modules, "service.settings", settings)
         monkeypatch.setitem(sys.modules, "service.app", app)
 
     def load(self, environ: dict[str, str], *, dev: bool = False) -> Any:
         if self.wrong:
-            raise self.SettingsError(self.wrong)
+            raise SettingsError(self.wrong)
         self.asked.append((dev, environ.get("TASKHOOK_HOST"), environ.get("TASKHOOK_PORT")))
         return types.SimpleNamespace(public_items=lambda: [("TASKHOOK_HOST", "127.0.0.1"), ("TASKHOOK_PORT", "8000")])
 

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service import dev
-from service.dev import with_made_up_keys
+from service.dev import describe_start, with_made_up_keys
 from service.settings import load
 
 SANDBOX = {"TASKHOOK_SANDBOX": "true"}
@@ -49,3 +49,26 @@ def test_the_folder_and_the_file_of_the_keys_are_their_owners_alone(
     finally:
         os.umask(before)
     assert [f"{Path(path).stat().st_mode & 0o777:o}" for path in ("var", "var/dev.json")] == ["700", "600"]
+
+
+GIVEN = {"TASKHOOK_SECRET_KEYS": "9f3c1b7a5e2d8046", "TASKHOOK_API_KEYS": "tk_5e2d80469f3c1b7a"}
+URL = "http://127.0.0.1:8000"
+
+
+def test_a_start_says_where_it_listens_and_what_is_not_set() -> None:
+    said = describe_start(URL, load(GIVEN, None))
+    for line in (
+        f"Listens at  {URL}",
+        f"Dashboard   {URL}/",
+        "Providers   none",
+        "Not set     TASKHOOK_<PROVIDER>_API_KEY: no task can be created",
+        "Not set     TASKHOOK_PUBLIC_URL: every task is polled, since no callback can arrive",
+    ):
+        assert f"  {line}\n" in said
+
+
+def test_a_start_that_lacks_nothing_says_so_by_its_silence() -> None:
+    given = {"TASKHOOK_PUBLIC_URL": "https://t.example", "TASKHOOK_ACEDATA_API_KEY": "k", "TASKHOOK_DASHBOARD": "no"}
+    said = describe_start(URL, load(GIVEN | given, None))
+    assert "Not set" not in said and "Dashboard" not in said and "Providers   acedata\n" in said
+    assert "Providers   simulated" in describe_start(URL, load(GIVEN | SANDBOX, None))

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from service.environment import SettingsError
 from service.providers.acedata import Acedata
 from service.providers.base import Secret
 from service.providers.registry import register
-from service.settings import SANDBOX_LIMITS, SettingsError, load
+from service.settings import SANDBOX_LIMITS, load
 
-NEEDED = {"TASKHOOK_SECRET_KEYS": "k2,k1", "TASKHOOK_API_KEYS": "a"}
+K1, K2, A1 = "9f3c1b7a5e2d8046", "1b7a5e2d80469f3c", "tk_5e2d80469f3c1b7a"
+NEEDED = {"TASKHOOK_SECRET_KEYS": f"{K2},{K1}", "TASKHOOK_API_KEYS": A1}
 
 
 def test_defaults_are_those_documented() -> None:
@@ -19,14 +21,14 @@ def test_defaults_are_those_documented() -> None:
     assert (settings.poll_first_s, settings.poll_max_s, settings.callback_grace_s) == (2, 15, 60)
     assert settings.retry_schedule == (5, 20, 60, 180, 300, 900, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     assert settings.retention_days == 30 and not settings.sandbox and not settings.allow_private_networks
-    assert settings.secret_keys == ("k2", "k1")
+    assert settings.secret_keys == (K2, K1)
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    file.write_text("TASKHOOK_SECRET_KEYS=file\nTASKHOOK_API_KEYS='from file'\nTASKHOOK_PORT=1\n")
+    file.write_text(f"TASKHOOK_SECRET_KEYS={K1}\nTASKHOOK_API_KEYS='{A1} in quotes'\nTASKHOOK_PORT=1\n")
     settings = load({"TASKHOOK_PORT": "2"}, file)
-    assert (settings.secret_keys, settings.api_keys, settings.port) == (("file",), ("from file",), 2)
+    assert (settings.secret_keys, settings.api_keys, settings.port) == ((K1,), (f"{A1} in quotes",), 2)
 
 
 def test_the_port_of_a_platform_is_taken_when_none_of_ours_is_set() -> None:
@@ -104,7 +106,7 @@ def test_a_provider_whose_setting_would_be_another_stops_the_start() -> None:
     ("given", "line"),
     [
         ({}, "TASKHOOK_SECRET_KEYS is missing"),
-        ({"TASKHOOK_SECRET_KEYS": "k"}, "TASKHOOK_API_KEYS is missing"),
+        ({"TASKHOOK_SECRET_KEYS": K1}, "TASKHOOK_API_KEYS is missing"),
         ({**NEEDED, "TASKHOOK_PORT": "x"}, "TASKHOOK_PORT must be a port"),
         ({**NEEDED, "TASKHOOK_SANDBOX": "maybe"}, "TASKHOOK_SANDBOX must be true or false"),
         ({**NEEDED, "TASKHOOK_DATABASE_URL": "mysql://x"}, "TASKHOOK_DATABASE_URL must be"),
@@ -195,23 +197,115 @@ def test_a_path_of_a_database_is_taken_as_it_is(path: str) -> None:
     assert load({**NEEDED, "TASKHOOK_DATABASE_URL": f"sqlite:///{path}"}, None).database_url == f"sqlite:///{path}"
 
 
+SETTINGS = [name for name, _ in load(NEEDED, None).public_items()]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_value_that_is_wrapped_in_quotes_is_refused_whatever_the_setting(name: str, tmp_path: Path) -> None:
+    line = f"{name} is wrapped in quotes"
+    for value in ('"x"', "'x'", '""', "“x”", '"x"\r', "' x'"):
+        with pytest.raises(SettingsError, match=line):
+            load({**NEEDED, name: value}, None)
+    (tmp_path / "value").write_text('"x"\n')
+    with pytest.raises(SettingsError, match=line):
+        load({key: value for key, value in NEEDED.items() if key != name} | {f"{name}_FILE": f"{tmp_path}/value"}, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"TASKHOOK_API_KEYS": f"{A1},'{A1}x'"}, "TASKHOOK_API_KEYS is wrapped in quotes"),
+        ({"TASKHOOK_API_KEYS": f"{A1}\n{A1}x"}, "TASKHOOK_API_KEYS must be on one line"),
+        ({"TASKHOOK_HOST": "a\nb"}, "TASKHOOK_HOST must be one line"),
+        ({"OTEL_SERVICE_NAME": '"shop"'}, "OTEL_SERVICE_NAME is wrapped in quotes"),
+        ({"TASKHOOK_PUBLIC_URL": "http://a\udce4"}, "TASKHOOK_PUBLIC_URL has bytes that are not UTF-8"),
+        ({"PORT": '"80"'}, "PORT is wrapped in quotes"),
+        ({"export TASKHOOK_PORT": "80"}, "TASKHOOK_PORT is set under the name 'export TASKHOOK_PORT'"),
+        ({"TASKHOOK_PORT ": "80"}, "TASKHOOK_PORT is set under the name 'TASKHOOK_PORT '"),
+    ],
+)
+def test_what_files_for_other_programs_leave_in_the_environment_is_refused(given: dict[str, str], line: str) -> None:
+    with pytest.raises(SettingsError, match=line):
+        load(NEEDED | given, None)
+
+
+@pytest.mark.parametrize("content", ["TASKHOOK_PORT=81", 'TASKHOOK_PORT="81"', "export TASKHOOK_PORT = '81'  # web"])
+def test_a_file_of_windows_with_a_byte_order_mark_is_read(tmp_path: Path, content: str) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"\xef\xbb\xbf" + content.encode() + b"\r\nTASKHOOK_HOST=::1\r\n")
+    settings = load(NEEDED, file)
+    assert (settings.port, settings.host) == (81, "::1")
+
+
+def test_spaces_line_ends_and_a_byte_order_mark_around_a_value_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbf " + A1.encode() + b" \r\n")
+    given = {"TASKHOOK_SECRET_KEYS": f" {K2} ,\t{K1}\r\n", "TASKHOOK_API_KEYS_FILE": f"{tmp_path}/key\r"}
+    settings = load(given | {"TASKHOOK_LOG_LEVEL": " DEBUG\r"}, None)
+    assert (settings.secret_keys, settings.api_keys, settings.log_level) == ((K2, K1), (A1,), "debug")
+
+
+@pytest.mark.parametrize(
+    "line", ['TASKHOOK_HOST="::1', "TASKHOOK_HOST: ::1", "TASKHOOK HOST=::1", "TASKHOOK_HOST='a'b"]
+)
+def test_a_line_of_the_file_that_means_nothing_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"TASKHOOK_PORT=81\n{line}\nTASKHOOK_DASHBOARD=no\n")
+    with pytest.raises(SettingsError, match=r"\.env, line 2, can't be read") as raised:
+        load(NEEDED, file)
+    assert line not in str(raised.value)
+
+
+def test_an_empty_port_of_a_platform_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TASKHOOK_PORT=7001\n")
+    assert load({**NEEDED, "PORT": ""}, tmp_path / ".env").port == 7001
+
+
+@pytest.mark.parametrize("name", ["TASKHOOK_SECRET_KEYS", "TASKHOOK_API_KEYS"])
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("k", "is shorter than 16 characters"),
+        ("fifteen-charact", "is shorter than 16 characters"),
+        ("changeme", "is shorter than 16 characters"),
+        ("a" * 64, "has fewer than 8 different characters"),
+        ("12341234123412341234", "has fewer than 8 different characters"),
+        ("change-me-change-me-please", "looks like a placeholder"),
+        ("replace-with-a-long-random-text", "looks like a placeholder"),
+        ("your-secret-key-here", "looks like a placeholder"),
+        ("PASSWORD-password-1234", "looks like a placeholder"),
+    ],
+)
+def test_a_key_that_could_be_guessed_is_refused_outside_of_the_sandbox(name: str, key: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} could be guessed: it {why}") as raised:
+        load({**NEEDED, name: key}, None)
+    assert key == "k" or key not in str(raised.value)
+    with pytest.raises(SettingsError, match=f"{name}, number 2, could be guessed"):
+        load({**NEEDED, name: f"{NEEDED[name].partition(',')[0]},{key}"}, None)
+    load({**NEEDED, name: key}, None, dev=True)
+
+
+def test_a_key_for_callers_that_also_signs_callbacks_is_refused() -> None:
+    with pytest.raises(SettingsError, match="TASKHOOK_API_KEYS and TASKHOOK_SECRET_KEYS share a key"):
+        load({**NEEDED, "TASKHOOK_API_KEYS": K1}, None)
+
+
 def test_a_retention_of_seconds_can_be_set() -> None:
     assert load({**NEEDED, "TASKHOOK_RETENTION_DAYS": "0.0001"}, None).retention_days == 0.0001
 
 
 def test_a_setting_can_come_from_a_file_as_a_secret_does(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text("k9,k8\n")
-    settings = load({"TASKHOOK_SECRET_KEYS_FILE": str(file), "TASKHOOK_API_KEYS": "a"}, None)
-    assert settings.secret_keys == ("k9", "k8") and settings.unknown == ()
+    file.write_text(f"{K2},{K1}\n")
+    settings = load({"TASKHOOK_SECRET_KEYS_FILE": str(file), "TASKHOOK_API_KEYS": A1}, None)
+    assert settings.secret_keys == (K2, K1) and settings.unknown == ()
 
 
 def test_the_environment_wins_over_the_file_whichever_of_the_two_names_a_secret(tmp_path: Path) -> None:
     secret, file = tmp_path / "secret", tmp_path / ".env"
-    secret.write_text("from the secret")
-    file.write_text("TASKHOOK_API_KEYS=from .env\nTASKHOOK_SECRET_KEYS=k\n")
-    assert load({"TASKHOOK_API_KEYS_FILE": str(secret)}, file).api_keys == ("from the secret",)
-    file.write_text(f"TASKHOOK_API_KEYS_FILE={secret}\nTASKHOOK_SECRET_KEYS=k\n")
+    secret.write_text("from the secret file")
+    file.write_text(f"TASKHOOK_API_KEYS=from the file .env\nTASKHOOK_SECRET_KEYS={K1}\n")
+    assert load({"TASKHOOK_API_KEYS_FILE": str(secret)}, file).api_keys == ("from the secret file",)
+    file.write_text(f"TASKHOOK_API_KEYS_FILE={secret}\nTASKHOOK_SECRET_KEYS={K1}\n")
     assert load({"TASKHOOK_API_KEYS": "from the environment"}, file).api_keys == ("from the environment",)
 
 
@@ -245,8 +339,8 @@ def test_a_misspelt_setting_is_told_with_the_nearest_one() -> None:
 
 def test_no_secret_is_printed() -> None:
     given = {
-        "TASKHOOK_SECRET_KEYS": "unmistakable1",
-        "TASKHOOK_API_KEYS": "unmistakable2",
+        "TASKHOOK_SECRET_KEYS": "unmistakable-1-of-all",
+        "TASKHOOK_API_KEYS": "unmistakable-2-of-all",
         "TASKHOOK_ACEDATA_API_KEY": "unmistakable3",
         "TASKHOOK_FLUXAPI_AI_HMAC_KEY": "unmistakable4",
     }

@@ -1,6 +1,7 @@
 """A start of the service loads what it needs: what only commands, the other database or the sandbox use comes later."""
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -34,10 +35,15 @@ def test_a_start_loads_neither_the_client_nor_the_sandbox_nor_a_database_that_is
     assert "service.stopped" in found.stderr
 
 
-def refusal(*arguments: str, before: Sequence[str] = (), **changes: str) -> str:
+IMPORTS = {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def refusal(*arguments: str, before: Sequence[str] = (), cwd: Path | None = None, **changes: str) -> str:
     """The one line that a start ends with."""
     process = [*before, sys.executable, "-m", "service", *arguments]
-    found = subprocess.run(process, capture_output=True, text=True, check=False, env=SETTINGS | changes)
+    found = subprocess.run(
+        process, capture_output=True, text=True, check=False, env=SETTINGS | IMPORTS | changes, cwd=cwd
+    )
     assert found.returncode in (1, 3), found
     (line,) = (found.stdout + found.stderr).splitlines()
     return line
@@ -108,8 +114,18 @@ def test_a_host_that_is_none_of_this_machine_is_one_line_with_its_setting(host: 
     assert "TASKHOOK_HOST" in refusal("serve", TASKHOOK_HOST=host)
 
 
-def test_a_port_in_use_is_one_line_with_its_setting() -> None:
+@pytest.mark.parametrize("command", ["serve", "web", "worker", "dev"])
+def test_a_port_in_use_is_one_line_with_the_setting_of_one_that_is_free(command: str, tmp_path: Path) -> None:
+    setting = "TASKHOOK_WORKER_PORT" if command == "worker" else "TASKHOOK_PORT"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        line = refusal("serve", TASKHOOK_PORT=str(port))
-    assert f"TASKHOOK_PORT can't be listened on: 127.0.0.1:{port}: Address already in use." in line
+        line = refusal(command, cwd=tmp_path, **{setting: str(port), "TASKHOOK_LOG_FORMAT": "console"})
+    said, _, free = line.rpartition("=")
+    assert said == f"Error: port {port} is in use, try {setting}" and port < int(free) <= port + 20
+
+
+def test_the_port_of_a_platform_that_is_in_use_is_one_line_for_programs(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refusal("serve", TASKHOOK_PORT="", PORT=str(port))
+    assert f"port {port} is in use, try TASKHOOK_PORT=" in json.loads(line)["reason"]

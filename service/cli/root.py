@@ -1,8 +1,11 @@
 """The root of the command line, and the commands that start the service: sooner without those of its users."""
 
+import codecs
+import io
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -40,6 +43,8 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+        except UnicodeEncodeError as error:  # a byte of the command line or the environment that is no UTF-8
+            raise Failure("An argument or a setting has bytes that are not UTF-8.", EXIT_USAGE) from error
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.commands:
@@ -59,7 +64,8 @@ class Commands(click.Group):
 
 
 def load_settings(*, dev: bool = False, host: str | None = None, port: int | None = None) -> "Settings":
-    from service.settings import SettingsError, load  # noqa: PLC0415 - as below
+    from service.environment import SettingsError  # noqa: PLC0415 - as below
+    from service.settings import load  # noqa: PLC0415 - as below
 
     given = {"TASKHOOK_HOST": host, "TASKHOOK_PORT": None if port is None else str(port)}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
@@ -93,7 +99,26 @@ def cli() -> None:
 
 
 def main() -> None:
+    _tolerate_any_terminal()
     cli(prog_name="taskhook")
+
+
+class _AsciiStream(io.TextIOWrapper):
+    """click writes UTF-8 to a stream whose encoding it knows as ASCII."""
+
+    encoding = "ascii-with-replacements"
+
+
+def _tolerate_any_terminal() -> None:
+    """What the terminal has no characters for is replaced, and so are bytes that are no text to it."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(OSError):  # a stream that was exchanged below Python's feet
+                stream.reconfigure(errors="replace")
+            if name != "stdin" and codecs.lookup(stream.encoding).name == "ascii":
+                buffering = stream.line_buffering
+                setattr(sys, name, _AsciiStream(stream.detach(), "ascii", "replace", line_buffering=buffering))
 
 
 def listens(command: Callable[..., None]) -> Callable[..., None]:

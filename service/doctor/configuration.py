@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from service.core.strength import KEY_MIN, find_weakness
 from service.core.tokens import CallbackTokens
 from service.doctor.finding import Finding, fail, ok, skipped, warn
 from service.outbound.guard import LOCALHOST, forbidden_reason
 from service.settings import Settings
 
-KEY_MIN, KEY_GOOD = 16, 32
-DISTINCT_MIN = 8
-"""Random text of any alphabet has more distinct characters in 32 than this."""
+KEY_GOOD = 32
 MAKE_ONE = "Make one: openssl rand -hex 32"
-PLACEHOLDERS = ("changeme", "change-me", "example", "password", "secret", "replace", "xxxx", "your-")
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
@@ -85,23 +83,13 @@ def _judge_secrets(check: str, setting: str, values: Sequence[str]) -> Finding:
     """Every one of them counts: an old key verifies as well as a new one signs."""
     where = f"in {setting}"
     for number, value in enumerate(values, start=1):
-        if len(value) < KEY_MIN or len(set(value)) < DISTINCT_MIN:
-            return fail(check, f"Number {number} {where} could be guessed: too short or too regular.", MAKE_ONE)
-        if _is_placeholder(value):
-            return fail(check, f"Number {number} {where} looks like a placeholder.", MAKE_ONE)
+        if weakness := find_weakness(value, KEY_MIN):
+            return fail(check, f"Number {number} {where} could be guessed: it {weakness}.", MAKE_ONE)
     if short := [number for number, value in enumerate(values, start=1) if len(value) < KEY_GOOD]:
         return warn(check, f"Number {short[0]} {where} is shorter than {KEY_GOOD} characters.", MAKE_ONE)
     if len(set(values)) < len(values):
         return warn(check, f"A value stands twice {where}.", "Remove one of them.")
     return ok(check, f"{len(values)} {where}, long enough.")
-
-
-def _is_placeholder(value: str) -> bool:
-    """Whether too little is left when the words of examples are taken away."""
-    rest = value.lower()
-    for word in PLACEHOLDERS:
-        rest = rest.replace(word, "")
-    return len(rest) < KEY_MIN
 
 
 def _check_public_url(settings: Settings) -> Finding:

@@ -29,7 +29,7 @@ def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) ->
     """Configure structlog and `logging`. `auto` is `console` on a terminal and `json` elsewhere."""
     out = stream or sys.stderr
     quiet = cast(TextIO, _Quiet(out))
-    console = log_format == "console" or (log_format == "auto" and out.isatty())
+    console = is_for_people(log_format, out)
     shared: list[Any] = [
         Throttle(),
         _add_ids,
@@ -48,6 +48,11 @@ def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) ->
     formatter = structlog.stdlib.ProcessorFormatter(processors=[_drop_own_keys, renderer], foreign_pre_chain=shared)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def is_for_people(log_format: str, stream: TextIO | None = None) -> bool:
+    """Whether lines go to a terminal instead of a program."""
+    return log_format == "console" or (log_format == "auto" and (stream or sys.stderr).isatty())
 
 
 class _Quiet:

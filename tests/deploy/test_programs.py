@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,7 @@ BIN = Path(sys.executable).parent
 UNITS = sorted(path.name for path in DEPLOY.glob("*.service"))
 EXPOSURE_MAX = 2.0
 """Of systemd's ten: 9.6 is a unit without any protection, below 2 is "OK" with a network."""
-PROCESSES = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
+PROCESSES = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines() if line[0] != "#")
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
 
@@ -106,6 +107,9 @@ def test_a_unit_stops_in_time_and_sets_what_there_is(name: str) -> None:
 # --- every command that deploy/ and the Procfile name -----------------------------------------------------------------
 
 
+KEY = "key-of-these-tests"
+
+
 def environment(folder: Path, port: int) -> dict[str, str]:
     return {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -113,7 +117,7 @@ def environment(folder: Path, port: int) -> dict[str, str]:
         "TASKHOOK_WORKER_PORT": str(port),
         "TASKHOOK_DATABASE_URL": f"sqlite:///{folder}/taskhook.db",
         "TASKHOOK_SECRET_KEYS_FILE": str(folder / "secret_keys"),
-        "TASKHOOK_API_KEYS": "a key",
+        "TASKHOOK_API_KEYS": KEY,
         "TASKHOOK_FLUX_CONTEXT_API_KEY": "key",
     }
 
@@ -124,19 +128,44 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_release_brings_the_database_up_to_date(folder: Path) -> None:
-    for said in ("applied 0001_initial", "up to date"):
-        command = shlex.split(PROCESSES["release"])
-        done = subprocess.run(
-            command,
+async def test_the_procfile_runs_web_and_worker_that_find_each_other(folder: Path) -> None:
+    """Each gets a PORT of its own, and both read the one port of .env, where the sandbox is."""
+    port = free_port()
+    shutil.copy(ROOT / "Procfile", folder)
+    keys = f"TASKHOOK_API_KEYS={KEY}\nTASKHOOK_SECRET_KEYS_FILE={folder}/secret_keys\n"
+    (folder / ".env").write_text(f"{keys}TASKHOOK_SANDBOX=true\nTASKHOOK_PORT={port}\nTASKHOOK_POLL_FIRST_S=0.2\n")
+    with (folder / "log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "honcho", "start"),
             cwd=folder,
-            env=environment(folder, 1),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=PATIENCE_S,
+            env={"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+            stdout=log,
+            stderr=log,
         )
-        assert said in done.stdout
+    headers = {"Authorization": f"Bearer {KEY}"}
+    body = {"model": "flux-context/flux-kontext-pro", "input": {"prompt": "a lighthouse at dusk"}}
+    client = httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False, headers=headers
+    )
+
+    async def made() -> str | None:
+        assert process.returncode is None, (folder / "log").read_text()
+        with suppress(httpx.TransportError):
+            return str((await client.post("/v1/tasks", json=body)).json()["id"])
+        return None
+
+    async def succeeded() -> bool:
+        task = (await client.get(f"/v1/tasks/{task_id}?wait=20")).json()
+        assert task["status"] in ("queued", "running", "succeeded"), task
+        return bool(task["status"] == "succeeded")
+
+    try:
+        task_id = await until(made, what="a task is taken")
+        await until(succeeded, what="the worker found the sandbox")
+    finally:
+        await client.aclose()
+        process.send_signal(signal.SIGTERM)
+        await soon(process.wait())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from service.doctor.configuration import check_file, check_kept_keys, check_settings
 from service.doctor.finding import Finding
+from service.environment import SettingsError
 from service.settings import load
 
 GOOD = {
@@ -28,12 +29,8 @@ def test_good_settings_are_well() -> None:
 @pytest.mark.parametrize(
     ("changes", "check", "grade", "says"),
     [
-        ({"SECRET_KEYS": "short"}, "secret keys", "fail", "Number 1 in TASKHOOK_SECRET_KEYS could be guessed"),
-        ({"SECRET_KEYS": GOOD["TASKHOOK_SECRET_KEYS"] + ",abababababababababab"}, "secret keys", "fail", "Number 2"),
-        ({"SECRET_KEYS": "changeme-please-0123"}, "secret keys", "fail", "looks like a placeholder"),
         ({"API_KEYS": "0123456789abcdefghij"}, "API keys", "warn", "shorter than 32 characters"),
         ({"API_KEYS": ",".join([GOOD["TASKHOOK_API_KEYS"]] * 2)}, "API keys", "warn", "stands twice"),
-        ({"API_KEYS": GOOD["TASKHOOK_SECRET_KEYS"]}, "separate keys", "fail", "every caller could forge callbacks"),
         ({"PUBLIC_URL": ""}, "public URL", "warn", "every task is polled"),
         ({"PUBLIC_URL": "http://taskhook.shop.com"}, "public URL", "fail", "It is http"),
         ({"PUBLIC_URL": "https://10.0.0.7"}, "public URL", "warn", "no address that a provider reaches"),
@@ -53,9 +50,27 @@ def test_a_mistake_is_told_with_what_to_do(changes: dict[str, str], check: str, 
     assert bool(finding.advice) == (grade in {"warn", "fail"})
 
 
+@pytest.mark.parametrize(
+    ("changes", "check", "says"),
+    [
+        ({"SECRET_KEYS": "short"}, "secret keys", "Number 1 in TASKHOOK_SECRET_KEYS could be guessed"),
+        ({"SECRET_KEYS": GOOD["TASKHOOK_SECRET_KEYS"] + ",abababababababababab"}, "secret keys", "Number 2"),
+        ({"SECRET_KEYS": "changeme-please-0123"}, "secret keys", "looks like a placeholder"),
+        ({"API_KEYS": GOOD["TASKHOOK_SECRET_KEYS"]}, "separate keys", "every caller could forge callbacks"),
+    ],
+)
+def test_a_key_that_could_be_guessed_is_told_in_the_sandbox_and_stops_the_start_elsewhere(
+    changes: dict[str, str], check: str, says: str
+) -> None:
+    finding = examined(**changes, SANDBOX="true")[check]
+    assert (finding.grade, says in finding.says, bool(finding.advice)) == ("fail", True, True)
+    with pytest.raises(SettingsError):
+        examined(**changes)
+
+
 def test_no_secret_is_in_any_finding() -> None:
     secrets = {name: f"secretive-{number}" for number, name in enumerate(["SECRET_KEYS", "API_KEYS"])}
-    told = str(examined(**secrets, FLUXAPI_AI_API_KEY="secretive-3"))
+    told = str(examined(**secrets, SANDBOX="true", FLUXAPI_AI_API_KEY="secretive-3"))
     assert "could be guessed" in told
     assert "secretive" not in told
 

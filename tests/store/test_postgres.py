@@ -16,7 +16,8 @@ from service.core.delivery import Delivery
 from service.core.problems import NotFound, Unavailable
 from service.core.task import Task
 from service.core.times import after
-from service.settings import SettingsError, load
+from service.environment import SettingsError
+from service.settings import load
 from service.store import claims, postgres, upkeep
 from service.store.batch import Batch, Keys
 from service.store.bus import EVENTS

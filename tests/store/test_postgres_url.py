@@ -14,7 +14,8 @@ import pytest
 from asyncpg import Connection
 
 from service.core.problems import Unavailable
-from service.settings import SettingsError, load
+from service.environment import SettingsError
+from service.settings import load
 from service.store.postgres import PostgresDriver
 from service.store.postgres_url import PARAMETERS, hide_secrets, parse
 from tests.support.authority import Authority
