@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Literal, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from service.core.account import DEFAULT
 from service.core.times import rfc3339
@@ -24,6 +25,8 @@ OPT_IN: frozenset[EventType] = frozenset({"task.running", "task.late_result"})
 """Types that no wildcard stands for."""
 UNASKED: frozenset[EventType] = frozenset({"task.running"})
 """Types that are stored only when an endpoint asks for them."""
+SEQUENCE_DIGITS = 20
+"""The length of a CloudEvent's `sequence`: room for any number of 64 bits."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,14 +60,17 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The same fact in structured CloudEvents 1.0; `sequence` is an extension attribute."""
+    """The same fact in structured CloudEvents 1.0.
+
+    `sequence` is an extension attribute: a string that sorts as the numbers do. `subject` is the task, if there is one.
+    """
 
     specversion: str = "1.0"
     id: str
     source: str
     type: EventType
     time: str
-    subject: str | None
+    subject: str | UnsetType = UNSET
     sequence: str
     datacontenttype: str = "application/json"
     data: msgspec.Raw
@@ -79,7 +85,7 @@ def render_body(event: Event, sequence: int) -> bytes:
 
 
 def render_cloudevent(body: bytes, source: str, subject: str | None) -> bytes:
-    """The CloudEvents form of a body made by `render_body`."""
+    """Return the CloudEvents form of a body made by `render_body`. No attribute is ever null: CloudEvents 1.0, 3."""
     envelope = msgspec.json.decode(body, type=Envelope)
     return msgspec.json.encode(
         CloudEvent(
@@ -87,8 +93,8 @@ def render_cloudevent(body: bytes, source: str, subject: str | None) -> bytes:
             source=source,
             type=envelope.type,
             time=envelope.timestamp,
-            subject=subject,
-            sequence=str(envelope.sequence),
+            subject=UNSET if subject is None else subject,
+            sequence=f"{envelope.sequence:0{SEQUENCE_DIGITS}}",
             data=envelope.data,
         )
     )
