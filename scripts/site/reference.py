@@ -69,8 +69,16 @@ def render_operations() -> str:
 
 
 def _group(name: str, description: str) -> str:
-    found = [operation for operation in operations() if name in operation[2]["tags"]]
-    return "\n\n".join([f"## {name}", description, *(_operation(*operation) for operation in found)])
+    found = [_operation(*operation) for operation in operations() if name in operation[2]["tags"]]
+    return "\n\n".join([f"## {name}", description, *(found or [_webhooks()])])
+
+
+def _webhooks() -> str:
+    rows = []
+    for kind, methods in document()["webhooks"].items():
+        media = methods["post"]["requestBody"]["content"]
+        rows.append((code(kind), render_type(media["application/json"]["schema"]), methods["post"]["summary"]))
+    return render_table(("Event", "Body", ""), rows)
 
 
 def _operation(method: str, path: str, operation: Json) -> str:

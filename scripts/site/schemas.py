@@ -53,7 +53,8 @@ def render_type(schema: Json) -> str:
         return f"list of {render_type(schema.get('items', {}))}"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"object of {render_type(schema['additionalProperties'])}"
-    return str(schema.get("format") or schema.get("type", "any"))
+    kind = str(schema.get("type", "any"))
+    return str(schema.get("format", kind)) if kind == "string" else kind
 
 
 def render_limits(schema: Json, described: Json) -> str:

@@ -61,7 +61,7 @@ def _groups(document: Json) -> list[tuple[str, str, list[tuple[str, str, Json]]]
     """Each tag with its description and its operations, as method, path and description."""
     found = [
         (method.upper(), path, operation)
-        for path, operations in document["paths"].items()
+        for path, operations in (*document["paths"].items(), *document["webhooks"].items())
         for method, operation in operations.items()
     ]
     return [
@@ -88,7 +88,7 @@ def _group(name: str, description: str, operations: list[tuple[str, str, Json]])
 
 
 def _operation(method: str, path: str, operation: Json) -> str:
-    lock = "" if operation.get("security") == [] else '<span class="key">needs a key</span>'
+    lock = "" if operation["security"] == [] else '<span class="key">needs a key</span>'
     return f"""<article id="{operation["operationId"]}">
 <h3>{escape(operation["summary"])}</h3>
 <p class="line">{_badge(method)} <code>{_path(path)}</code> {lock}</p>
@@ -124,8 +124,10 @@ def _body(body: Json | None) -> str:
     if body is None:
         return ""
     content = body["content"]["application/json"]
-    example = json.dumps(content.get("example", {}), indent=2)
-    return f"<h4>Body: {_type(content['schema'])}</h4><pre><code>{escape(example)}</code></pre>"
+    heading = f"<h4>Body: {_type(content['schema'])}</h4>"
+    if "example" not in content:
+        return heading
+    return f"{heading}<pre><code>{escape(json.dumps(content['example'], indent=2))}</code></pre>"
 
 
 def _answers(responses: Json) -> str:
@@ -173,7 +175,8 @@ def _type(schema: Json) -> str:
         return f"list of {_type(schema.get('items', {}))}"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"object of {_type(schema['additionalProperties'])}"
-    return escape(str(schema.get("format") or schema.get("type", "any")))
+    kind = str(schema.get("type", "any"))
+    return escape(schema.get("format", kind) if kind == "string" else kind)
 
 
 LIMITS = {
@@ -185,7 +188,6 @@ LIMITS = {
     "minItems": "at least {}",
     "maxItems": "at most {}",
     "maxProperties": "at most {} keys",
-    "default": "default {}",
 }
 
 

@@ -1,19 +1,17 @@
 """OpenAPI 3.1 of the routes, from the same declarations and types that decode and encode."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
-
+from service.web import webhooks
 from service.web.calls import Operation
 from service.web.errors import TITLES, ProblemBody
-from service.web.nulls import allow_nulls
+from service.web.schemas import REF, describe_types, tidy
 
 Json = dict[str, Any]
 
-REF = "#/components/schemas/{name}"
 TAGS = {
     "Tasks": "One task is one job for one provider.",
     "Events": "What happened, in one order for everybody: as a list, and as a stream.",
@@ -22,6 +20,7 @@ TAGS = {
     "Providers": "What the upstream APIs can do, and where they call back.",
     "Keys": "Who may call this service, and what for.",
     "Operation": "For whoever runs the service; without a key.",
+    webhooks.TAG: webhooks.ABOUT,
 }
 ABOUT = """Submit an image-generation task once; Taskhook submits it to the provider, takes the callback, polls where
 none comes, and forwards one normalized, signed event to each subscriber.
@@ -42,16 +41,15 @@ _HEADERS: dict[str, Json] = {
 }
 
 
-def build_document(operations: Sequence[Operation[Any, Any]]) -> Json:
-    types = [kind for operation in operations for kind in _types(operation)]
-    unique = list(dict.fromkeys([*types, ProblemBody]))
-    _, components = msgspec.json.schema_components(unique, ref_template=REF)
-    allow_nulls([operation.body for operation in operations if operation.body is not None], components)
+def build_document(operations: Sequence[Operation[Any, Any]], server_url: str = "/") -> Json:
+    bodies = [operation.body for operation in operations if operation.body is not None]
+    queries = [operation.query for operation in operations if operation.query is not None]
+    answers = [kind for operation in operations for kind in operation.answers.values() if isinstance(kind, type)]
+    schemas, read = describe_types(bodies, [*answers, ProblemBody, *webhooks.TYPES], queries)
     paths: Json = {}
     for operation in operations:
         path = _PARAMETER.sub(r"{\1}", operation.path)
-        paths.setdefault(path, {})[operation.method.lower()] = _describe(operation, components)
-    queries = {operation.query.__name__ for operation in operations if operation.query}
+        paths.setdefault(path, {})[operation.method.lower()] = _describe(operation, read)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -61,27 +59,23 @@ def build_document(operations: Sequence[Operation[Any, Any]]) -> Json:
             "description": ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/", "description": "This service"}],
+        "servers": [{"url": server_url, "description": "This service"}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
+        "webhooks": webhooks.describe_webhooks(),
         "components": {
-            "schemas": {name: schema for name, schema in components.items() if name not in queries},
+            "schemas": schemas | webhooks.describe_events(schemas),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": ABOUT_KEYS}},
         },
     }
 
 
-def _types(operation: Operation[Any, Any]) -> Iterable[type[msgspec.Struct]]:
-    named = (operation.query, operation.body, *operation.answers.values())
-    return [kind for kind in named if isinstance(kind, type)]
-
-
-def _describe(operation: Operation[Any, Any], components: Json) -> Json:
+def _describe(operation: Operation[Any, Any], queries: Json) -> Json:
     described: Json = {
         "operationId": operation.endpoint.__name__,
         "summary": operation.summary,
         "tags": [operation.tag],
-        "parameters": [*_path_parameters(operation), *_query_parameters(operation, components), *_headers(operation)],
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation, queries), *_headers(operation)],
         "responses": {str(status): _answer(status, kind) for status, kind in operation.answers.items()},
     }
     described["responses"] |= {str(status): _problem(status) for status in problems_of(operation)}
@@ -112,10 +106,10 @@ def _path_parameters(operation: Operation[Any, Any]) -> list[Json]:
     ]
 
 
-def _query_parameters(operation: Operation[Any, Any], components: Json) -> list[Json]:
+def _query_parameters(operation: Operation[Any, Any], queries: Json) -> list[Json]:
     if operation.query is None:
         return []
-    properties = components[operation.query.__name__]["properties"]
+    properties = queries[operation.query.__name__]["properties"]
     return [_query_parameter(name, dict(schema)) for name, schema in properties.items()]
 
 
@@ -129,10 +123,10 @@ def _query_parameter(name: str, schema: Json) -> Json:
     parameter: Json = {"name": name, "in": "query", "required": False}
     if "description" in schema:
         parameter["description"] = schema.pop("description")
-    if schema.get("type") == "object":  # one parameter a key, which OpenAPI can only show by an example of a name
-        parameter |= {"name": f"{name}.KEY"}
-        schema = {"type": "string"}
-    return parameter | {"schema": schema}
+    if schema.get("type") == "object":
+        parameter |= {"style": "deepObject", "explode": True}
+        del schema["default"]
+    return parameter | {"schema": tidy(schema)}
 
 
 def _headers(operation: Operation[Any, Any]) -> list[Json]:

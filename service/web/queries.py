@@ -2,7 +2,7 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -29,7 +29,8 @@ TimeText = Annotated[
 ]
 
 FIELDS_MAX = 100
-METADATA = "metadata."
+METADATA = re.compile(r"metadata\.(?P<dotted>.+)|metadata\[(?P<bracketed>.+)\]", re.DOTALL)
+"""One pair of the filter: `metadata.KEY=VALUE`, or `metadata[KEY]=VALUE` as generated clients write it."""
 SEQUENCE = re.compile(r"[0-9]{1,18}", re.ASCII)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:\d\d))?", re.ASCII)
@@ -39,14 +40,14 @@ def decode_query(query_string: bytes, kind: type[T]) -> T:
     """Raises InvalidRequest that names every parameter that is not known, or else every one that is wrong."""
     given = _read_pairs(query_string)
     fields: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
-    unknown = [name for name in given if name not in fields and not _is_metadata(name, fields)]
+    labels = _pick_metadata(given) if "metadata" in fields else {}
+    unknown = [name for name in given if name not in fields and name not in labels]
     if unknown:
         known = ", ".join(fields) or "none"
         raise InvalidRequest([query_error(name, f"is not known here; known are: {known}") for name in unknown])
     plain: dict[str, object] = {name: value for name, value in given.items() if name in fields}
-    if METADATA[:-1] in fields:
-        labels = {name.removeprefix(METADATA): value for name, value in given.items() if name.startswith(METADATA)}
-        plain.setdefault(METADATA[:-1], labels)
+    if labels:
+        plain.setdefault("metadata", {key: given[name] for name, key in labels.items()})
     return _convert(plain, kind)
 
 
@@ -149,5 +150,11 @@ def _read_pairs(query_string: bytes) -> dict[str, str]:
     return given
 
 
-def _is_metadata(name: str, fields: tuple[str, ...]) -> bool:
-    return METADATA[:-1] in fields and name.startswith(METADATA) and len(name) > len(METADATA)
+def _pick_metadata(names: Iterable[str]) -> dict[str, str]:
+    """Return the key of metadata that each of these parameters names. Raises InvalidRequest if two name the same."""
+    found = {name: match for name in names if (match := METADATA.fullmatch(name))}
+    keys = {name: match["dotted"] or match["bracketed"] for name, match in found.items()}
+    given = list(keys.values())
+    if twice := [query_error(name, "is given more than once") for name, key in keys.items() if given.count(key) > 1]:
+        raise InvalidRequest(twice)
+    return keys

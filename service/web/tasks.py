@@ -15,7 +15,7 @@ from service.core import lifecycle
 from service.core.account import ID_SHAPE
 from service.core.delivery import Attempt, Delivery
 from service.core.problems import Conflict, FieldError, InvalidRequest, Unauthorized
-from service.core.task import Metadata, Status, Task, TaskInput
+from service.core.task import Label, Metadata, Status, Task, TaskInput
 from service.core.times import after, rfc3339
 from service.core.views import TaskView, TimelineItem, view_entry, view_task
 from service.core.why import CLOSED, Why, explain
@@ -58,6 +58,9 @@ Wait = Annotated[
 TicketText = Annotated[
     str, Meta(description="A ticket of this task, instead of an API key; its answer omits `metadata` and `raw`.")
 ]
+MetadataFilter = Annotated[
+    dict[Label, str], Meta(description="As `metadata.KEY=VALUE` or `metadata[KEY]=VALUE`, any number of times.")
+]
 Timeout = Annotated[float, Meta(ge=1, le=86_400, description="Seconds until the task fails with `timeout`.")]
 
 
@@ -95,7 +98,7 @@ class ListTasks(msgspec.Struct, frozen=True, kw_only=True):
     account: str | None = None
     model: Annotated[str, Meta(description="`provider/model`, or a bare name at any provider.")] | None = None
     provider_task_id: str | None = None
-    metadata: Annotated[dict[str, str], Meta(description="As `metadata.KEY=VALUE`, any number of times.")] = {}
+    metadata: MetadataFilter = {}
     created_after: TimeText | None = None
     created_before: TimeText | None = None
     limit: Limit = 50

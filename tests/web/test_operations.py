@@ -5,16 +5,21 @@ from html.parser import HTMLParser
 from typing import Any
 
 import httpx
+import jsonschema
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.core.change import Change, Pause
+from service.core.event import EVENT_TYPES, Event, EventType, render_body, render_cloudevent
 from service.core.problems import Unavailable
 from service.core.times import after
+from service.core.views import view_endpoint_facts, view_task
 from service.store.batch import Keys
 from service.web.openapi import problems_of
 from service.web.routes import OPERATIONS
+from tests.support.env import FakeEnv
+from tests.support.factory import make_endpoint, make_task
 from tests.support.registry import PROVIDERS
 from tests.web.conftest import DOCUMENT, Site, make_access
 
@@ -169,6 +174,59 @@ def test_every_operation_with_a_key_says_so_and_every_refusal_is_described() -> 
     for operation in OPERATIONS:
         assert (operation.right is not None) == operation.path.startswith("/v1/")
         assert ({401, 403, 429} <= set(problems_of(operation))) == (operation.right is not None)
+
+
+def test_no_field_has_a_default_that_makes_it_required() -> None:
+    """openapi-typescript makes a field with a default required; others write code for it that does not compile."""
+    schemas = DOCUMENT["components"]["schemas"]
+    fields = [(name, field) for name, one in schemas.items() for field in one.get("properties", {}).items()]
+    assert fields
+    assert [(name, field) for name, (field, schema) in fields if "default" in schema] == []
+
+
+def test_a_request_says_its_defaults_in_words() -> None:
+    fields = DOCUMENT["components"]["schemas"]["CreateTask"]["properties"]
+    assert fields["timeout_s"]["description"].endswith("Default: `900`.")
+    assert fields["on_unconfirmed"]["description"] == "Default: `wait`."
+
+
+def test_an_answer_requires_what_it_always_has() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert "object" in schemas["TaskView"]["required"]
+    assert "late_result" not in schemas["TaskView"]["required"]
+    assert set(schemas["CreateTask"]["required"]) == {"model", "input"}
+
+
+def test_an_object_says_whether_it_takes_members_of_any_name() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    options, _ = schemas["TaskInput"]["properties"]["options"]["anyOf"]
+    assert options["additionalProperties"] is True
+    assert schemas["TimelineItem"]["properties"]["detail"]["additionalProperties"] is True
+
+
+def test_every_parameter_has_a_name_that_can_be_sent() -> None:
+    operations = [one for path in DOCUMENT["paths"].values() for one in path.values()]
+    parameters = [parameter for one in operations for parameter in one["parameters"]]
+    assert {one["name"] for one in parameters if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", one["name"])} == set()
+    (metadata,) = (one for one in DOCUMENT["paths"]["/v1/tasks"]["get"]["parameters"] if one["name"] == "metadata")
+    assert (metadata["style"], metadata["schema"]["type"]) == ("deepObject", "object")
+
+
+@pytest.mark.parametrize("kind", EVENT_TYPES)
+def test_every_event_is_a_webhook_whose_schema_it_fits(kind: EventType) -> None:
+    sent = DOCUMENT["webhooks"][kind]["post"]["requestBody"]["content"]
+    env = FakeEnv()
+    about = view_task(make_task(env)) if kind.startswith("task.") else view_endpoint_facts(make_endpoint(env), None)
+    body = render_body(Event(id="evt_1", type=kind, at=env.now(), data=msgspec.json.encode(about)), 1)
+    for media_type, rendered in (
+        ("application/json", body),
+        ("application/cloudevents+json", render_cloudevent(body, "https://example.com", None)),
+    ):
+        schema = {**sent[media_type]["schema"], "components": DOCUMENT["components"]}
+        jsonschema.validate(msgspec.json.decode(rendered), schema)
+    other = msgspec.json.decode(body) | {"type": "task.unknown"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(other, {**sent["application/json"]["schema"], "components": DOCUMENT["components"]})
 
 
 async def test_the_document_is_served_as_it_is_built(client: httpx.AsyncClient) -> None:

@@ -305,6 +305,8 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_nobodys_error(
         ("/v1/tasks?created_before=2026-01-01T25:00:00Z", {"query.created_before"}),
         ("/v1/tasks?colour=red&size=big", {"query.colour", "query.size"}),
         ("/v1/tasks?metadata.=x", {"query.metadata."}),
+        ("/v1/tasks?metadata[]=x", {"query.metadata[]"}),
+        ("/v1/tasks?metadata.a=x&metadata[a]=y", {"query.metadata.a", "query.metadata[a]"}),
         ("/v1/tasks?model=%00", {"query.model"}),
         ("/v1/tasks?model=%FF", {"query"}),
         ("/v1/tasks?" + "&".join(f"metadata.{n}=x" for n in range(101)), {"query"}),

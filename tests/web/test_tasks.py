@@ -268,6 +268,7 @@ async def test_a_list_is_narrowed_by_each_filter(site: Site, client: httpx.Async
     assert await ids(model="acedata/") == []
     assert await ids(provider_task_id="job-2") == [new["id"]]
     assert await ids(**{"metadata.team": "red", "metadata.a.b": "c d"}) == [new["id"]]
+    assert await ids(**{"metadata[team]": "red", "metadata[a.b]": "c d"}) == [new["id"]], "as generated clients ask"
     assert await ids(**{"metadata.team": "green"}) == []
     assert await ids(created_after="2026-01-01T00:01:00Z") == [other["id"], new["id"]]
     assert await ids(created_before="2026-01-01T01:01:00+01:00") == [old["id"]]

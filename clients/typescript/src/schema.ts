@@ -538,43 +538,183 @@ export interface paths {
         trace?: never;
     };
 }
-export type webhooks = Record<string, never>;
+export interface webhooks {
+    "task.succeeded": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A task has its result */
+        post: operations["onTaskSucceeded"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "task.failed": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A task failed; `error` says why */
+        post: operations["onTaskFailed"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "task.canceled": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A task was canceled */
+        post: operations["onTaskCanceled"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "task.running": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The provider has accepted a task */
+        post: operations["onTaskRunning"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "task.late_result": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A result arrived after the task had ended */
+        post: operations["onTaskLateResult"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "endpoint.failing": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Deliveries to an endpoint fail */
+        post: operations["onEndpointFailing"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "endpoint.recovered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Deliveries to an endpoint succeed again */
+        post: operations["onEndpointRecovered"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "endpoint.disabled": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** An endpoint was disabled */
+        post: operations["onEndpointDisabled"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "taskhook.ping": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A test of an endpoint */
+        post: operations["onTaskhookPing"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
 export interface components {
     schemas: {
-        /**
-         * Received
-         * @description The callback is stored.
-         */
-        Received: {
-            /** @default received */
-            status: string;
-        };
         /**
          * CreateTask
          * @description A new task. `model` is `provider/model`, or a bare name for the first configured provider that has it.
          *
-         *         `webhook_url` is a subscriber for this task alone. With `on_unconfirmed: resubmit` a submit whose outcome is unknown
-         *         is sent again, which may be charged twice.
+         *     `webhook_url` is a subscriber for this task alone. With `on_unconfirmed: resubmit` a submit whose outcome is unknown
+         *     is sent again, which may be charged twice.
          */
         CreateTask: {
             /** @example fluxapi-ai/flux-kontext-pro */
             model: string;
-            /** @default null */
-            account: string | null;
+            account?: string | null;
             input: components["schemas"]["TaskInput"];
-            /** @default null */
-            webhook_url: string | null;
-            /** @default {} */
-            metadata: {
+            webhook_url?: string | null;
+            metadata?: {
                 [key: string]: string;
             } | null;
-            /**
-             * @description Seconds until the task fails with `timeout`.
-             * @default 900
-             */
-            timeout_s: number | null;
-            /** @default wait */
-            on_unconfirmed: ("resubmit" | "wait") | null;
+            /** @description Seconds until the task fails with `timeout`. Default: `900`. */
+            timeout_s?: number | null;
+            /** @description Default: `wait`. */
+            on_unconfirmed?: ("resubmit" | "wait") | null;
         };
         /**
          * TaskInput
@@ -583,41 +723,148 @@ export interface components {
         TaskInput: {
             /** @description What the picture shows. */
             prompt: string;
+            /** @description Such as `16:9`; a model takes this or `size`. */
+            aspect_ratio?: string | null;
+            /** @description Such as `1024x768`. */
+            size?: string | null;
+            /** @description How many pictures. Default: `1`. */
+            n?: number | null;
+            /** @description A picture to edit, where the provider can fetch it. */
+            image_url?: string | null;
+            /** @description Such as `png`. */
+            output_format?: string | null;
+            /** @description Whether the provider translates the prompt; null is its own default. */
+            translate?: boolean | null;
+            /** @description The provider's own, under its own names. */
+            options?: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
+         * CreateTicket
+         * @description A ticket for one task. It expires after `ttl_s` seconds, 15 minutes by default.
+         */
+        CreateTicket: {
+            /** @description Seconds until the ticket expires. Default: `900`. */
+            ttl_s?: number | null;
+        };
+        /**
+         * CreateEndpoint
+         * @description A new subscriber. `task.*` leaves out what has to be asked for by name: task.running, task.late_result.
+         *
+         *     `filter` selects events, `metadata` is your own and filters nothing.
+         */
+        CreateEndpoint: {
+            /** @description Default: `webhook`. */
+            type?: "webhook" | null;
+            /** @example https://example.com/hooks/images */
+            url: string;
+            /** @description Of the type; a webhook has none. */
+            config?: Record<string, never> | null;
+            auth?: components["schemas"]["NoAuth"] | null;
+            /** @description Default: `["task.*"]`. */
+            events?: ("endpoint.*" | "endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.*" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded")[] | null;
+            filter?: components["schemas"]["EndpointFilter"] | null;
+            /** @description Default: `standard`. */
+            format?: ("cloudevents" | "standard") | null;
+            /** @description Sent with every attempt; shown by name alone afterwards. */
+            headers?: {
+                [key: string]: string;
+            } | null;
+            /** @description Default: `10`. */
+            max_in_flight?: number | null;
+            rate_per_s?: number | null;
+            /** @description Time for one attempt. Default: `15`. */
+            timeout_s?: number | null;
+            retry_schedule_s?: number[] | null;
+            description?: string | null;
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** @description Default: `true`. */
+            enabled?: boolean | null;
+        };
+        /**
+         * NoAuth
+         * @description The endpoint gets no credentials but its own `headers`.
+         */
+        NoAuth: {
+            /** @description Default: `none`. */
+            type?: "none" | null;
+        };
+        /**
+         * EndpointFilter
+         * @description Selects events by the task they are about; an empty field selects all.
+         *
+         *     A model is `provider/model`, or a bare name at any provider. A task must have each pair of `metadata`.
+         */
+        EndpointFilter: {
+            /** @description Default: `[]`. */
+            providers?: string[] | null;
+            /** @description Default: `[]`. */
+            models?: string[] | null;
+            /** @description Default: `[]`. */
+            accounts?: string[] | null;
+            metadata?: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
+         * ChangeEndpoint
+         * @description What is left out stays as it is; null resets a field to its default. Disabling holds what is to be delivered.
+         *
+         *     Another `url` drops `headers`, unless they are given again.
+         */
+        ChangeEndpoint: {
+            type?: "webhook" | null;
+            /** @example https://example.com/hooks/images */
+            url?: string;
+            config?: Record<string, never> | null;
+            auth?: components["schemas"]["NoAuth"] | null;
+            events?: ("endpoint.*" | "endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.*" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded")[] | null;
+            filter?: components["schemas"]["EndpointFilter"] | null;
+            format?: ("cloudevents" | "standard") | null;
+            headers?: {
+                [key: string]: string;
+            } | null;
+            max_in_flight?: number | null;
+            rate_per_s?: number | null;
+            timeout_s?: number | null;
+            retry_schedule_s?: number[] | null;
+            description?: string | null;
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            enabled?: boolean | null;
+        };
+        /**
+         * Recover
+         * @description Which time to look at, from `since` up to and without `until`, which is now by default.
+         */
+        Recover: {
             /**
-             * @description Such as `16:9`; a model takes this or `size`.
-             * @default null
+             * @description An RFC 3339 time or a date.
+             * @example 2026-01-01T00:00:00Z
              */
-            aspect_ratio: string | null;
-            /**
-             * @description Such as `1024x768`.
-             * @default null
-             */
-            size: string | null;
-            /**
-             * @description How many pictures.
-             * @default 1
-             */
-            n: number | null;
-            /**
-             * @description A picture to edit, where the provider can fetch it.
-             * @default null
-             */
-            image_url: string | null;
-            /**
-             * @description Such as `png`.
-             * @default null
-             */
-            output_format: string | null;
-            /**
-             * @description Whether the provider translates the prompt; null is its own default.
-             * @default null
-             */
-            translate: boolean | null;
-            /**
-             * @description The provider's own, under its own names.
-             * @default {}
-             */
-            options: Record<string, never> | null;
+            since: string;
+            until?: string | null;
+            /** @description Default: `false`. */
+            dry_run?: boolean | null;
+        };
+        /**
+         * CreateKey
+         * @description A new key. `admin` may do everything, since it can make a key that may.
+         */
+        CreateKey: {
+            name: string;
+            scopes: ("admin" | "endpoints" | "tasks:read" | "tasks:write")[];
+        };
+        /**
+         * Received
+         * @description The callback is stored.
+         */
+        Received: {
+            status: string;
         };
         /**
          * TaskView
@@ -625,15 +872,11 @@ export interface components {
          */
         TaskView: {
             id: string;
-            /**
-             * @default task
-             * @enum {unknown}
-             */
+            /** @enum {string} */
             object: "task";
-            /** @enum {unknown} */
+            /** @enum {string} */
             status: "canceled" | "failed" | "queued" | "running" | "succeeded";
             provider: string;
-            /** @default default */
             account: string;
             model: string;
             provider_task_id: string | null;
@@ -670,7 +913,6 @@ export interface components {
          */
         Result: {
             outputs: components["schemas"]["Output"][];
-            /** @default null */
             cost: components["schemas"]["Cost"] | null;
             raw?: unknown;
         };
@@ -679,28 +921,16 @@ export interface components {
          * @description One output: a link that expires at `expires_at`, or a text. What the provider does not say is null.
          */
         Output: {
-            /**
-             * @default image
-             * @enum {unknown}
-             */
+            /** @enum {string} */
             kind: "audio" | "file" | "image" | "model3d" | "text" | "video";
-            /** @default null */
             url: string | null;
-            /** @default null */
             text: string | null;
-            /** @default null */
             content_type: string | null;
-            /** @default null */
             width: number | null;
-            /** @default null */
             height: number | null;
-            /** @default null */
             duration_s: number | null;
-            /** @default null */
             expires_at: string | null;
-            /** @default null */
             original_url: string | null;
-            /** @default null */
             original_expires_at: string | null;
         };
         /**
@@ -708,8 +938,8 @@ export interface components {
          * @description A charge in the provider's own unit, such as credits.
          */
         Cost: {
+            /** Format: double */
             amount: number;
-            /** @default credits */
             unit: string;
         };
         /**
@@ -717,30 +947,27 @@ export interface components {
          * @description Why it failed; `provider_code` is the provider's word, `retryable` whether the same request may succeed later.
          */
         TaskError: {
-            /** @enum {unknown} */
+            /** @enum {string} */
             code: "authentication" | "content_policy" | "expired_result" | "insufficient_credits" | "invalid_request" | "provider_error" | "provider_unavailable" | "rate_limited" | "submit_unconfirmed" | "timeout";
             message: string;
-            /** @default null */
             provider_code: string | null;
-            /** @default false */
             retryable: boolean;
         };
         /**
          * Tracking
          * @description How the task was tracked: `via` is what ended it, null before.
          *
-         *         `progress` runs from 0 to 1, `queue_position` counts the tasks before it; both are null where the provider does not
-         *         say. `provider_cancel` is the cancel at the provider, null unless the task was canceled after its submit.
+         *     `progress` runs from 0 to 1, `queue_position` counts the tasks before it; both are null where the provider does not
+         *     say. `provider_cancel` is the cancel at the provider, null unless the task was canceled after its submit.
          */
         Tracking: {
             via: ("callback" | "cancel" | "deadline" | "poll" | "submit") | null;
+            /** Format: int64 */
             polls: number;
+            /** Format: int64 */
             callbacks: number;
-            /** @default null */
             progress: number | null;
-            /** @default null */
             queue_position: number | null;
-            /** @default null */
             provider_cancel: ("accepted" | "failed" | "pending" | "too_late" | "unsupported") | null;
         };
         /**
@@ -750,14 +977,6 @@ export interface components {
         TaskList: {
             data: components["schemas"]["TaskView"][];
             next_cursor: string | null;
-        };
-        /**
-         * CreateTicket
-         * @description A ticket for one task. It expires after `ttl_s` seconds, 15 minutes by default.
-         */
-        CreateTicket: {
-            /** @default 900 */
-            ttl_s: number | null;
         };
         /**
          * TicketView
@@ -786,14 +1005,16 @@ export interface components {
              */
             at: string;
             type: string;
-            detail: Record<string, never>;
+            detail: {
+                [key: string]: unknown;
+            };
         };
         /**
          * Why
          * @description One sentence each: why the task is in this state, what happens next and when, what the caller can do.
          */
         Why: {
-            /** @enum {unknown} */
+            /** @enum {string} */
             status: "canceled" | "failed" | "queued" | "running" | "succeeded";
             why: string;
             next: string;
@@ -813,140 +1034,41 @@ export interface components {
          */
         Envelope: {
             id: string;
-            /** @enum {unknown} */
+            /** @enum {string} */
             type: "endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded" | "taskhook.ping";
             timestamp: string;
+            /** Format: int64 */
             sequence: number;
             data: unknown;
-        };
-        /**
-         * CreateEndpoint
-         * @description A new subscriber. `task.*` leaves out what has to be asked for by name: task.running, task.late_result.
-         *
-         *         `filter` selects events, `metadata` is your own and filters nothing.
-         */
-        CreateEndpoint: {
-            /** @default webhook */
-            type: "webhook" | null;
-            /** @example https://example.com/hooks/images */
-            url: string;
-            /**
-             * @description Of the type; a webhook has none.
-             * @default {}
-             */
-            config: Record<string, never> | null;
-            /**
-             * @default {
-             *       "type": "none"
-             *     }
-             */
-            auth: components["schemas"]["NoAuth"] | null;
-            /**
-             * @default [
-             *       "task.*"
-             *     ]
-             */
-            events: ("endpoint.*" | "endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.*" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded")[] | null;
-            /**
-             * @default {
-             *       "providers": [],
-             *       "models": [],
-             *       "accounts": [],
-             *       "metadata": {}
-             *     }
-             */
-            filter: components["schemas"]["EndpointFilter"] | null;
-            /** @default standard */
-            format: ("cloudevents" | "standard") | null;
-            /**
-             * @description Sent with every attempt; shown by name alone afterwards.
-             * @default {}
-             */
-            headers: {
-                [key: string]: string;
-            } | null;
-            /** @default 10 */
-            max_in_flight: number | null;
-            /** @default null */
-            rate_per_s: number | null;
-            /**
-             * @description Time for one attempt.
-             * @default 15
-             */
-            timeout_s: number | null;
-            /** @default null */
-            retry_schedule_s: number[] | null;
-            /** @default  */
-            description: string | null;
-            /** @default {} */
-            metadata: {
-                [key: string]: string;
-            } | null;
-            /** @default true */
-            enabled: boolean | null;
-        };
-        /**
-         * NoAuth
-         * @description The endpoint gets no credentials but its own `headers`.
-         */
-        NoAuth: {
-            /** @default none */
-            type: "none" | null;
-        };
-        /**
-         * EndpointFilter
-         * @description Selects events by the task they are about; an empty field selects all.
-         *
-         *         A model is `provider/model`, or a bare name at any provider. A task must have each pair of `metadata`.
-         */
-        EndpointFilter: {
-            /** @default [] */
-            providers: string[] | null;
-            /** @default [] */
-            models: string[] | null;
-            /** @default [] */
-            accounts: string[] | null;
-            /** @default {} */
-            metadata: {
-                [key: string]: string;
-            } | null;
         };
         /**
          * EndpointView
          * @description A subscriber. `secret` is there at creation and rotation alone; `metadata` is its owner's and filters nothing.
          *
-         *         `held` counts what waits for `recover`, which needs no earlier `since` than `held_since`.
+         *     `held` counts what waits for `recover`, which needs no earlier `since` than `held_since`.
          */
         EndpointView: {
             id: string;
-            /**
-             * @default endpoint
-             * @enum {unknown}
-             */
+            /** @enum {string} */
             object: "endpoint";
-            /**
-             * @default webhook
-             * @enum {unknown}
-             */
+            /** @enum {string} */
             type: "webhook";
             url: string;
-            /** @default {} */
-            config: Record<string, never>;
-            /**
-             * @default {
-             *       "type": "none"
-             *     }
-             */
+            config: {
+                [key: string]: unknown;
+            };
             auth: components["schemas"]["NoAuth"];
             events: string[];
             filter: components["schemas"]["EndpointFilter"];
-            /** @enum {unknown} */
+            /** @enum {string} */
             format: "cloudevents" | "standard";
             headers: {
                 [key: string]: string;
             };
+            /** Format: int64 */
             max_in_flight: number;
             rate_per_s: number | null;
+            /** Format: double */
             timeout_s: number;
             retry_schedule_s: number[] | null;
             description: string;
@@ -957,6 +1079,7 @@ export interface components {
             failing: boolean;
             disabled_reason: string | null;
             disabled_at: string | null;
+            /** Format: int64 */
             held: number;
             held_since: string | null;
             /**
@@ -975,51 +1098,20 @@ export interface components {
             next_cursor: string | null;
         };
         /**
-         * ChangeEndpoint
-         * @description What is left out stays as it is; null resets a field to its default. Disabling holds what is to be delivered.
-         *
-         *         Another `url` drops `headers`, unless they are given again.
-         */
-        ChangeEndpoint: {
-            type?: "webhook" | null;
-            /** @example https://example.com/hooks/images */
-            url?: string;
-            config?: Record<string, never> | null;
-            auth?: components["schemas"]["NoAuth"] | null;
-            events?: ("endpoint.*" | "endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.*" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded")[] | null;
-            filter?: components["schemas"]["EndpointFilter"] | null;
-            format?: ("cloudevents" | "standard") | null;
-            headers?: {
-                [key: string]: string;
-            } | null;
-            max_in_flight?: number | null;
-            rate_per_s?: number | null;
-            timeout_s?: number | null;
-            retry_schedule_s?: number[] | null;
-            description?: string | null;
-            metadata?: {
-                [key: string]: string;
-            } | null;
-            enabled?: boolean | null;
-        };
-        /**
          * DeliveryView
          * @description One event on its way to one endpoint; `url` is the task's own where there is no endpoint.
          */
         DeliveryView: {
             id: string;
-            /**
-             * @default delivery
-             * @enum {unknown}
-             */
+            /** @enum {string} */
             object: "delivery";
             event_id: string;
-            /** @enum {unknown} */
+            /** @enum {string} */
             event_type: "endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded" | "taskhook.ping";
             task_id: string | null;
             endpoint_id: string | null;
             url: string | null;
-            /** @enum {unknown} */
+            /** @enum {string} */
             status: "failed" | "held" | "parked" | "pending" | "sending" | "succeeded";
             next_attempt_at: string | null;
             /**
@@ -1035,6 +1127,7 @@ export interface components {
          * @description One try; `error` says why it does not count as received, `response` is the first KiB of the answer.
          */
         AttemptView: {
+            /** Format: int64 */
             number: number;
             /**
              * Format: date-time
@@ -1042,31 +1135,18 @@ export interface components {
              */
             at: string;
             status_code: number | null;
+            /** Format: int64 */
             duration_ms: number;
             error: string | null;
             location: string | null;
             response: string;
         };
         /**
-         * Recover
-         * @description Which time to look at, from `since` up to and without `until`, which is now by default.
-         */
-        Recover: {
-            /**
-             * @description An RFC 3339 time or a date.
-             * @example 2026-01-01T00:00:00Z
-             */
-            since: string;
-            /** @default null */
-            until: string | null;
-            /** @default false */
-            dry_run: boolean | null;
-        };
-        /**
          * Recovered
          * @description How many events were queued again, or would be.
          */
         Recovered: {
+            /** Format: int64 */
             events: number;
             dry_run: boolean;
         };
@@ -1089,8 +1169,8 @@ export interface components {
          * ProviderView
          * @description One provider: what its API can do, and whether it can be used here.
          *
-         *         `blocking`: its answer is the result. `healthy` is null where it is not configured, and false while the account
-         *         rests until `paused_until` because the provider asked for it, or while its circuit is not closed.
+         *     `blocking`: its answer is the result. `healthy` is null where it is not configured, and false while the account
+         *     rests until `paused_until` because the provider asked for it, or while its circuit is not closed.
          */
         ProviderView: {
             id: string;
@@ -1113,8 +1193,9 @@ export interface components {
          * @description Whether the provider answers: after `failures` in a row its tasks wait, and one at a time tries it again.
          */
         Circuit: {
-            /** @enum {unknown} */
+            /** @enum {string} */
             state: "closed" | "half_open" | "open";
+            /** Format: int64 */
             failures: number;
             since: string | null;
             next_probe_at: string | null;
@@ -1124,61 +1205,64 @@ export interface components {
          * @description What one account may do: `submits` in any `window_s`, and tasks in flight.
          */
         Limits: {
+            /** Format: int64 */
             submits: number;
+            /** Format: double */
             window_s: number;
+            /** Format: int64 */
             max_in_flight: number;
         };
         /**
          * AccountView
          * @description One account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
          *
-         *         `state` is `paused` while the provider wants it to rest, and `circuit_open` while it does not answer.
+         *     `state` is `paused` while the provider wants it to rest, and `circuit_open` while it does not answer.
          */
         AccountView: {
             id: string;
-            /** @enum {unknown} */
+            /** @enum {string} */
             state: "circuit_open" | "paused" | "ready";
             paused_until: string | null;
             circuit: components["schemas"]["Circuit"];
             limits: components["schemas"]["Limits"];
+            /** Format: int64 */
             submitted: number;
+            /** Format: int64 */
             in_flight: number;
+            /** Format: int64 */
             waiting: number;
         };
         /**
          * Model
          * @description One model with its limits; empty means that the provider's API has no such parameter for it.
          *
-         *         `max_images_edit` is the limit where a picture is edited, since some APIs make several only from text.
+         *     `max_images_edit` is the limit where a picture is edited, since some APIs make several only from text.
          */
         Model: {
             name: string;
-            /** @default [] */
             aspect_ratios: string[];
-            /** @default [] */
             sizes: string[];
-            /** @default null */
             pixels: components["schemas"]["PixelRange"] | null;
-            /** @default 1 */
+            /** Format: int64 */
             max_images: number;
-            /** @default 1 */
+            /** Format: int64 */
             max_images_edit: number;
-            /** @default false */
             edits: boolean;
-            /** @default [] */
             output_formats: string[];
-            /** @default false */
             translates: boolean;
-            /** @default [] */
             options: components["schemas"]["Option"][];
+            requires: string[];
+            accepts: string[] | null;
         };
         /**
          * PixelRange
          * @description Sizes given as WIDTHxHEIGHT: each side within the bounds, in pixels, and a multiple; None is no upper bound.
          */
         PixelRange: {
+            /** Format: int64 */
             minimum: number;
             maximum: number | null;
+            /** Format: int64 */
             multiple: number;
         };
         /**
@@ -1187,26 +1271,13 @@ export interface components {
          */
         Option: {
             name: string;
-            /** @enum {unknown} */
+            /** @enum {string} */
             type: "boolean" | "integer" | "number" | "string";
-            /** @default null */
             minimum: number | null;
-            /** @default null */
             maximum: number | null;
-            /** @default null */
             maximum_edit: number | null;
-            /** @default [] */
             choices: string[];
-            /** @default  */
             note: string;
-        };
-        /**
-         * CreateKey
-         * @description A new key. `admin` may do everything, since it can make a key that may.
-         */
-        CreateKey: {
-            name: string;
-            scopes: ("admin" | "endpoints" | "tasks:read" | "tasks:write")[];
         };
         /**
          * KeyView
@@ -1214,10 +1285,7 @@ export interface components {
          */
         KeyView: {
             id: string;
-            /**
-             * @default key
-             * @enum {unknown}
-             */
+            /** @enum {string} */
             object: "key";
             name: string;
             scopes: ("admin" | "endpoints" | "tasks:read" | "tasks:write")[];
@@ -1250,12 +1318,13 @@ export interface components {
          * FaultView
          * @description A task, delivery or endpoint that a loop failed on by a mistake of this service.
          *
-         *         It is tried again later each time, until it is `parked`: nothing works on it then before its retry.
+         *     It is tried again later each time, until it is `parked`: nothing works on it then before its retry.
          */
         FaultView: {
             id: string;
-            /** @enum {unknown} */
+            /** @enum {string} */
             kind: "delivery" | "endpoint" | "task";
+            /** Format: int64 */
             failures: number;
             reason: string;
             /**
@@ -1275,7 +1344,6 @@ export interface components {
          * @description The process answers.
          */
         Health: {
-            /** @default ok */
             status: string;
         };
         /**
@@ -1302,7 +1370,10 @@ export interface components {
             type: string;
             /** @example Invalid request */
             title: string;
-            /** @example 422 */
+            /**
+             * Format: int64
+             * @example 422
+             */
             status: number;
             /** @example body.input.n: must be 1 for this model */
             detail: string;
@@ -1316,6 +1387,157 @@ export interface components {
         FieldError: {
             loc: (string | number)[];
             msg: string;
+        };
+        /**
+         * CloudEvent
+         * @description The same fact in structured CloudEvents 1.0.
+         *
+         *     `sequence` is an extension attribute: a string that sorts as the numbers do. `subject` is the task, if there is one.
+         */
+        CloudEvent: {
+            specversion: string;
+            id: string;
+            source: string;
+            /** @enum {string} */
+            type: "endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded" | "taskhook.ping";
+            time: string;
+            subject?: string;
+            sequence: string;
+            datacontenttype: string;
+            data: unknown;
+        };
+        /**
+         * EndpointFacts
+         * @description What an `endpoint.*` event tells of its endpoint.
+         */
+        EndpointFacts: {
+            id: string;
+            /** @enum {string} */
+            object: "endpoint";
+            url: string;
+            enabled: boolean;
+            /** Format: int64 */
+            failures: number;
+            first_failed_at: string | null;
+            disabled_reason: string | null;
+            last_error: string | null;
+        };
+        /**
+         * TaskSucceededEvent
+         * @description The body of `task.succeeded`: A task has its result.
+         */
+        TaskSucceededEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "task.succeeded";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["TaskView"];
+        };
+        /**
+         * TaskFailedEvent
+         * @description The body of `task.failed`: A task failed; `error` says why.
+         */
+        TaskFailedEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "task.failed";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["TaskView"];
+        };
+        /**
+         * TaskCanceledEvent
+         * @description The body of `task.canceled`: A task was canceled.
+         */
+        TaskCanceledEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "task.canceled";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["TaskView"];
+        };
+        /**
+         * TaskRunningEvent
+         * @description The body of `task.running`: The provider has accepted a task.
+         */
+        TaskRunningEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "task.running";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["TaskView"];
+        };
+        /**
+         * TaskLateResultEvent
+         * @description The body of `task.late_result`: A result arrived after the task had ended.
+         */
+        TaskLateResultEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "task.late_result";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["TaskView"];
+        };
+        /**
+         * EndpointFailingEvent
+         * @description The body of `endpoint.failing`: Deliveries to an endpoint fail.
+         */
+        EndpointFailingEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "endpoint.failing";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["EndpointFacts"];
+        };
+        /**
+         * EndpointRecoveredEvent
+         * @description The body of `endpoint.recovered`: Deliveries to an endpoint succeed again.
+         */
+        EndpointRecoveredEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "endpoint.recovered";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["EndpointFacts"];
+        };
+        /**
+         * EndpointDisabledEvent
+         * @description The body of `endpoint.disabled`: An endpoint was disabled.
+         */
+        EndpointDisabledEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "endpoint.disabled";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["EndpointFacts"];
+        };
+        /**
+         * TaskhookPingEvent
+         * @description The body of `taskhook.ping`: A test of an endpoint.
+         */
+        TaskhookPingEvent: {
+            id: string;
+            /** @enum {string} */
+            type: "taskhook.ping";
+            timestamp: string;
+            /** Format: int64 */
+            sequence: number;
+            data: components["schemas"]["EndpointFacts"];
         };
     };
     responses: never;
@@ -1394,6 +1616,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
+            /** @description Unsupported content type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
             /** @description Internal error. */
             500: {
                 headers: {
@@ -1425,8 +1656,10 @@ export interface operations {
                 /** @description `provider/model`, or a bare name at any provider. */
                 model?: string;
                 provider_task_id?: string;
-                /** @description As `metadata.KEY=VALUE`, any number of times. */
-                "metadata.KEY"?: string;
+                /** @description As `metadata.KEY=VALUE` or `metadata[KEY]=VALUE`, any number of times. */
+                metadata?: {
+                    [key: string]: string;
+                };
                 /** @description An RFC 3339 time or a date. */
                 created_after?: string;
                 /** @description An RFC 3339 time or a date. */
@@ -1656,7 +1889,7 @@ export interface operations {
     get_task: {
         parameters: {
             query?: {
-                /** @description Seconds to hold the answer until the task is final. */
+                /** @description Seconds to hold the answer until the task is final; 55 s at most are held. */
                 wait?: number;
                 /** @description A ticket of this task, instead of an API key; its answer omits `metadata` and `raw`. */
                 ticket?: string;
@@ -4539,6 +4772,402 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["ProblemBody"];
                 };
+            };
+        };
+    };
+    onTaskSucceeded: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskSucceededEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    onTaskFailed: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskFailedEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    onTaskCanceled: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskCanceledEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    onTaskRunning: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskRunningEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    onTaskLateResult: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskLateResultEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    onEndpointFailing: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EndpointFailingEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    onEndpointRecovered: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EndpointRecoveredEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    onEndpointDisabled: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EndpointDisabledEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    onTaskhookPing: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The id of the event: the same on every attempt. */
+                "webhook-id": string;
+                /** @description When this attempt was signed, in seconds since 1970. */
+                "webhook-timestamp": number;
+                /** @description `v1,` and a signature for each secret, separated by spaces. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskhookPingEvent"];
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
+            };
+        };
+        responses: {
+            /** @description The endpoint is gone: it gets no further events. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not received: the event is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
