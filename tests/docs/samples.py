@@ -103,7 +103,9 @@ def kind(sample: Sample) -> str:
         return "by another test"
     if sample.page == CLIENT and sample.language == "python":
         return "client"
-    return {"bash": "shell", "": "shell", "json": "json", "yaml": "yaml"}.get(sample.language, "nobody runs it")
+    return {"bash": "shell", "": "shell", "json": "json", "yaml": "yaml", "toml": "toml"}.get(
+        sample.language, "nobody runs it"
+    )
 
 
 def of_kind(wanted: str) -> list[Sample]:
