@@ -119,12 +119,14 @@ def _run_through(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _set(connection: aiosqlite.Connection, pragma: str, wait_s: float) -> None:
-    """Of processes that begin a new file's log at once, SQLite refuses all but one without letting them wait."""
-    for left in reversed(range(int(wait_s / SET_AGAIN_S))):
+    """Set a pragma, retrying for `wait_s`: of processes that open a new file at once, SQLite refuses all but one."""
+    clock = asyncio.get_running_loop().time
+    end = clock() + wait_s
+    while True:
         try:
             await connection.execute_fetchall(pragma)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorname != "SQLITE_BUSY" or not left:
+            if error.sqlite_errorname != "SQLITE_BUSY" or clock() > end:
                 raise
             await asyncio.sleep(SET_AGAIN_S)
         else:

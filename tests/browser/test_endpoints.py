@@ -96,7 +96,7 @@ async def test_settings_are_changed_and_a_secret_is_rotated(visitor: Visitor, si
     await page.get_by_label("Description").fill("renamed")
     await page.get_by_label("At once").fill("3")
     await page.get_by_label("Per second").fill("")
-    await page.get_by_label("Metadata").fill("shop=berlin")
+    await page.get_by_label("Metadata", exact=True).fill("shop=berlin")
     await page.get_by_role("button", name="Save").click()
     await expect(page.get_by_role("heading", name="renamed")).to_be_visible()
     changed = await site.api.get_endpoint(endpoint["id"])

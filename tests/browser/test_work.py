@@ -63,7 +63,7 @@ async def test_providers_tell_how_they_are_and_what_they_charged(visitor: Visito
     await visitor.open("/providers")
     card = visitor.page.locator("#provider-flux-context")
     await expect(card).to_contain_text("healthy")
-    await expect(card.locator(".figure")).to_have_text(f"{cost:g}")
+    await expect(card.locator(".figure")).to_have_text(f"{cost['amount']:g}")
     await expect(card).to_contain_text("credits in 14 days, for 1 task")
     await card.locator("summary").press("Enter")
     await expect(card.get_by_role("link", name="Try flux-kontext-max")).to_be_visible()

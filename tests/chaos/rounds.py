@@ -201,7 +201,7 @@ class Round:
             await asyncio.sleep(self._dice.uniform(0.0, 1.0))
             await one.launch()
         begun = time.monotonic()
-        await self._service.ready(60)
+        await self._service.ready()
         self.figures.heal_s.append(time.monotonic() - begun)
 
     async def _account(self) -> None:

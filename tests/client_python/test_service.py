@@ -115,7 +115,9 @@ def test_refusals_are_typed(client: Taskhook, service: Service) -> None:
 
 async def test_an_endpoint_from_creation_to_deletion(async_client: AsyncTaskhook, receiver: Receiver) -> None:
     subscriber = receiver.subscriber("life")
-    endpoint = await async_client.endpoints.create(url=subscriber.url, metadata={"for": "life"}, rate_per_s=50)
+    endpoint = await async_client.endpoints.create(
+        url=subscriber.url, filter={"metadata": {"for": "life"}}, rate_per_s=50
+    )
     assert endpoint.secret and endpoint.secret not in repr(endpoint)
     delivery = await async_client.endpoints.test(endpoint.id)
     task = await async_client.tasks.create_and_wait(model=MODEL, prompt="a bridge", metadata={"for": "life"})

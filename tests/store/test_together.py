@@ -132,7 +132,7 @@ async def test_a_hundred_equal_requests_with_one_key_are_one_task(store: Store) 
     web = SimpleNamespace(env=store.env, store=store)
     requests = [(make_task(store.env), fingerprint) for fingerprint in ("one", "other") * 100]
     found = await asyncio.gather(
-        *(creating.create(web, task, "key", fingerprint) for task, fingerprint in requests), return_exceptions=True
+        *(creating.create(web, task, {}, "key", fingerprint) for task, fingerprint in requests), return_exceptions=True
     )
     answers = [answer for answer in found if not isinstance(answer, BaseException)]
     assert len(answers) == 100 and sum(is_new for _, is_new in answers) == 1

@@ -366,6 +366,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/providers/{provider}/accounts/{account}/enable": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send with an account again whose key was refused */
+        post: operations["enable_account"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/providers": {
         parameters: {
             query?: never;
@@ -1159,6 +1176,53 @@ export interface components {
             next_cursor: string | null;
         };
         /**
+         * AccountView
+         * @description One account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
+         *
+         *     `state` is `disabled` since the provider refused its key, `paused` while the provider wants it to rest, and
+         *     `circuit_open` while it does not answer. A disabled account gets no tasks, and what was never sent moves to another.
+         */
+        AccountView: {
+            id: string;
+            /** @enum {string} */
+            state: "circuit_open" | "disabled" | "paused" | "ready";
+            disabled_at: string | null;
+            disabled_reason: string | null;
+            paused_until: string | null;
+            circuit: components["schemas"]["Circuit"];
+            limits: components["schemas"]["Limits"];
+            /** Format: int64 */
+            submitted: number;
+            /** Format: int64 */
+            in_flight: number;
+            /** Format: int64 */
+            waiting: number;
+        };
+        /**
+         * Circuit
+         * @description Whether the provider answers: after `failures` in a row its tasks wait, and one at a time tries it again.
+         */
+        Circuit: {
+            /** @enum {string} */
+            state: "closed" | "half_open" | "open";
+            /** Format: int64 */
+            failures: number;
+            since: string | null;
+            next_probe_at: string | null;
+        };
+        /**
+         * Limits
+         * @description What one account may do: `submits` in any `window_s`, and tasks in flight.
+         */
+        Limits: {
+            /** Format: int64 */
+            submits: number;
+            /** Format: double */
+            window_s: number;
+            /** Format: int64 */
+            max_in_flight: number;
+        };
+        /**
          * ProviderList
          * @description Every provider that there is, configured or not.
          */
@@ -1187,50 +1251,6 @@ export interface components {
             limits: components["schemas"]["Limits"];
             accounts: components["schemas"]["AccountView"][];
             models: components["schemas"]["Model"][];
-        };
-        /**
-         * Circuit
-         * @description Whether the provider answers: after `failures` in a row its tasks wait, and one at a time tries it again.
-         */
-        Circuit: {
-            /** @enum {string} */
-            state: "closed" | "half_open" | "open";
-            /** Format: int64 */
-            failures: number;
-            since: string | null;
-            next_probe_at: string | null;
-        };
-        /**
-         * Limits
-         * @description What one account may do: `submits` in any `window_s`, and tasks in flight.
-         */
-        Limits: {
-            /** Format: int64 */
-            submits: number;
-            /** Format: double */
-            window_s: number;
-            /** Format: int64 */
-            max_in_flight: number;
-        };
-        /**
-         * AccountView
-         * @description One account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
-         *
-         *     `state` is `paused` while the provider wants it to rest, and `circuit_open` while it does not answer.
-         */
-        AccountView: {
-            id: string;
-            /** @enum {string} */
-            state: "circuit_open" | "paused" | "ready";
-            paused_until: string | null;
-            circuit: components["schemas"]["Circuit"];
-            limits: components["schemas"]["Limits"];
-            /** Format: int64 */
-            submitted: number;
-            /** Format: int64 */
-            in_flight: number;
-            /** Format: int64 */
-            waiting: number;
         };
         /**
          * Model
@@ -4008,6 +4028,89 @@ export interface operations {
             };
             /** @description Conflict. */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Too many attempts. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Internal error. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Unavailable. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+        };
+    };
+    enable_account: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The provider's id. */
+                provider: string;
+                /** @description The id of one of its accounts. */
+                account: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccountView"];
+                };
+            };
+            /** @description Unauthorized. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Forbidden. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Not found. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -115,11 +115,14 @@ class TaskError(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking(Model):
-    """What ended the task (None before), and how often it was polled and called back."""
+    """How the task was tracked: `via` is what ended it, None before. `progress` runs from 0 to 1."""
 
     via: Via | None
     polls: int
     callbacks: int
+    progress: float | None = None
+    queue_position: int | None = None
+    provider_cancel: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,6 +330,8 @@ class ImageModel(Model):
     edits: bool = False
     output_formats: list[str] = field(default_factory=list)
     translates: bool = False
+    requires: list[str] = field(default_factory=list)
+    accepts: list[str] | None = None
     options: list[Option] = field(default_factory=list)
 
 
