@@ -58,7 +58,14 @@ async def test_a_new_task_is_answered_with_its_place_and_its_defaults(world: Wor
     assert task["status"] in ("queued", "running")
     assert (task["provider"], task["model"]) == ("fluxapi-ai", "flux-kontext-pro")
     assert task["input"]["prompt"] == prompt
-    assert task["tracking"] == {"via": None, "polls": 0, "callbacks": 0}
+    assert task["tracking"] == {
+        "via": None,
+        "polls": 0,
+        "callbacks": 0,
+        "progress": None,
+        "queue_position": None,
+        "provider_cancel": None,
+    }
     assert (task["result"], task["error"], task["finished_at"]) == (None, None, None)
     created, deadline = (datetime.fromisoformat(task[name]) for name in ("created_at", "deadline_at"))
     assert asked_at - timedelta(milliseconds=1) < created <= datetime.now(UTC)
