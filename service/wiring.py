@@ -33,6 +33,7 @@ from service.dashboard.sessions import Sessions
 from service.dashboard.site import Site
 from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
+from service.outbound.resolver import Resolver
 from service.providers.base import POLL_TIMEOUT_S, Access, Provider
 from service.settings import Settings
 from service.store.accounts import enable_with_other_keys
@@ -244,10 +245,15 @@ def _sandbox_key(settings: Settings) -> str:
 
 
 def build_lanes(parts: Parts, stack: AsyncExitStack) -> list[Lane[Any]]:
-    client, poster = ProviderClient(parts.env), Poster(parts.guard)
-    stack.push_async_callback(client.close)
-    stack.push_async_callback(poster.close)
-    lanes = [_build_lane(parts, "deliveries", _build_deliveries(parts, poster), DELIVERIES_AT_ONCE, DELIVERIES)]
+    client, poster, url_poster = (
+        ProviderClient(parts.env),
+        Poster(parts.guard, resolver=Resolver()),
+        Poster(parts.guard),
+    )
+    for one in (client, poster, url_poster):
+        stack.push_async_callback(one.close)
+    deliveries = _build_deliveries(parts, poster, url_poster)
+    lanes = [_build_lane(parts, "deliveries", deliveries, DELIVERIES_AT_ONCE, DELIVERIES)]
     urls = CallbackUrls(parts.settings.public_url, parts.tokens)
     for access in parts.providers.values():
         for account in access.accounts.values():
@@ -280,7 +286,8 @@ def _build_task_work(
     return TaskWork(access, account, parts.driver, parts.writer, client, urls, parts.env, parts.metrics, parts.tracing)
 
 
-def _build_deliveries(parts: Parts, poster: Poster) -> DeliveryWork:
+def _build_deliveries(parts: Parts, poster: Poster, url_poster: Poster) -> DeliveryWork:
+    """Look up the names of endpoints apart: hosts of webhook_urls whose names take long would hold up theirs."""
     settings = parts.settings
     return DeliveryWork(
         parts.driver,
@@ -288,6 +295,7 @@ def _build_deliveries(parts: Parts, poster: Poster) -> DeliveryWork:
         poster,
         parts.env,
         parts.metrics,
+        url_poster=url_poster,
         vault=parts.vault,
         signing_secret=settings.signing_secret or signing.derive_secret(settings.secret_keys[0]),
         schedule=settings.retry_schedule,

@@ -149,9 +149,11 @@ class Poster:
         timeout_s: float = 15.0,
         limit: int = 0,
         limit_per_host: int = 0,
+        resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._guard = guard
+        self._resolver = resolver or guard.resolver
         self._timeout_s = timeout_s
         self._limits = (limit, limit_per_host)
         self._tls = tls
@@ -200,7 +202,7 @@ class Poster:
     def _open_session(self) -> aiohttp.ClientSession:
         limit, limit_per_host = self._limits
         connector = aiohttp.TCPConnector(
-            resolver=self._guard.resolver,
+            resolver=self._resolver,
             socket_factory=self._guard.socket_factory,
             ssl=self._tls or True,
             limit=limit,

@@ -20,6 +20,14 @@ from service.store import faults, rows
 from service.store.accounts import IN_FLIGHT, WAITING, AccountState, read_account, read_used, save_refusal
 from service.store.batch import Batch, Keys
 from service.store.driver import ReadSession, Row, Session
+from service.store.lanes import (
+    URL_PART,
+    WALK_S,
+    Lane,
+    UrlShares,
+    UrlWalk,
+    read_url_shares,
+)
 from service.store.queries import OPEN
 
 EXPIRE_MAX = 200
@@ -233,49 +241,70 @@ async def _submit_room(session: ReadSession, account: AccountState, limits: Limi
 
 # --- deliveries -------------------------------------------------------------------------------------------------------
 
-_LANES = f"""
-with recursive lanes (lane) as (
-  select (select lane from deliveries where {OPEN} order by lane limit 1)
-  union all
-  select (select n.lane from deliveries n where n.{OPEN} and n.lane > lanes.lane order by n.lane limit 1) from lanes
-  where lanes.lane is not null
-)
-select lane, (select d.due_ms from deliveries d where d.lane = lanes.lane and d.{OPEN} order by d.due_ms limit 1)
-from lanes where lane is not null
-"""
-"""Each lane with its earliest due time, one step in the index a lane: what waits in one lane costs no other."""
 _PARCEL_COLUMNS = ", ".join([*(f"d.{column}" for column in rows.DELIVERY_COLUMNS.split(", ")), "e.body"])
 
 
-async def find_lanes(session: ReadSession) -> list[tuple[str, datetime]]:
-    """The lanes with open deliveries, those due longest first."""
-    found = [(lane, from_ms(due_ms)) for lane, due_ms in await session.fetch(_LANES)]
-    return sorted(found, key=lambda lane: lane[1])
+async def find_next_delivery(session: ReadSession, walk: UrlWalk, now: datetime) -> datetime | None:
+    """When the earliest is due; now where a look does not take in all lanes, so that a claim goes on with the rest."""
+    lanes = await walk.look(session)
+    if not lanes.is_whole:
+        return now
+    return min((lane.due_at for lane in [*lanes.endpoints, *lanes.urls]), default=None)
 
 
-async def claim_due_deliveries(batch: Batch, free: int, lease_s: float, capacity: int) -> DeliveryClaim:
+async def claim_due_deliveries(
+    batch: Batch, free: int, lease_s: float, capacity: int, walk: UrlWalk | None = None
+) -> DeliveryClaim:
     """Leases what is due, at most `free`, lane by lane within the limits of each; the rest of a full lane waits.
 
-    No lane has more in flight than its part of `capacity`, or many slow ones together would hold up the fast.
+    No lane has more in flight than its part of the places of its kind, or many slow ones would hold up the fast.
+    Endpoints come first, and webhook_urls have `capacity // URL_PART` places of their own.
     """
-    now = batch.env.now()
-    parcels: list[Parcel] = []
-    next_due: list[datetime] = []
-    is_short = False
-    lanes = await find_lanes(batch.session)
-    share = max(1, free // max(1, sum(due_at <= now for _, due_at in lanes)))
-    at_once = max(1, capacity // max(1, len(lanes)))
-    for lane, due_at in lanes:
-        if due_at > now:
-            next_due.append(due_at)
-        elif len(parcels) < free:
-            taken, again_at = await _claim_lane(batch, lane, min(share, free - len(parcels)), lease_s, at_once)
-            parcels += taken
-            next_due += [again_at] if again_at else []
-            is_short |= again_at is None
-        else:
-            is_short = True
-    return DeliveryClaim(parcels=parcels, next_due_at=min(next_due, default=None), is_short=is_short)
+    walk = walk or UrlWalk()
+    for_urls = max(1, capacity // URL_PART)
+    claim = _Deliveries(batch, lease_s)
+    lanes = await walk.look(batch.session)
+    walk.go_on(lanes.urls)
+    await claim.take(lanes.endpoints, free, capacity - for_urls)
+    claim.next_due += [lane.due_at for lane in lanes.urls if lane.due_at > claim.now]
+    if due := [lane for lane in lanes.urls if lane.due_at <= claim.now]:
+        shares = await read_url_shares(batch.session, for_urls, claim.now)
+        await claim.take(due, free - len(claim.parcels), for_urls, shares)
+    if not lanes.is_whole:
+        claim.next_due.append(after(claim.now, WALK_S))
+    return DeliveryClaim(parcels=claim.parcels, next_due_at=min(claim.next_due, default=None), is_short=claim.is_short)
+
+
+class _Deliveries:
+    """One claim of deliveries on its way."""
+
+    def __init__(self, batch: Batch, lease_s: float) -> None:
+        self.now = batch.env.now()
+        self.parcels: list[Parcel] = []
+        self.next_due: list[datetime] = []
+        self.is_short = False
+        self._batch = batch
+        self._lease_s = lease_s
+
+    async def take(self, lanes: list[Lane], free: int, places: int, shares: UrlShares | None = None) -> None:
+        share = max(1, free // max(1, sum(lane.due_at <= self.now for lane in lanes)))
+        at_once = max(1, places // max(1, len(lanes)))
+        taken = 0
+        for lane in lanes:
+            if lane.due_at > self.now:
+                self.next_due.append(lane.due_at)
+                continue
+            limit = min(share, free - taken, free if shares is None else shares.room(lane))
+            if limit <= 0:
+                self.is_short = True
+                continue
+            found, again_at = await _claim_lane(self._batch, lane, limit, self._lease_s, at_once, shares)
+            taken += len(found)
+            self.parcels += found
+            self.next_due += [again_at] if again_at else []
+            self.is_short |= again_at is None
+            if shares is not None:
+                shares.take(lane, len(found))
 
 
 async def find_trace(session: ReadSession, task_id: str) -> TraceContext | None:
@@ -285,23 +314,27 @@ async def find_trace(session: ReadSession, task_id: str) -> TraceContext | None:
 
 
 async def _claim_lane(
-    batch: Batch, lane: str, limit: int, lease_s: float, at_once: int
+    batch: Batch, lane: Lane, limit: int, lease_s: float, at_once: int, shares: UrlShares | None
 ) -> tuple[list[Parcel], datetime | None]:
     """None for the time means: when one of this lane in flight has ended."""
     now = batch.env.now()
-    if not await batch.driver.take_turn(batch.session, lane):
+    if not await batch.driver.take_turn(batch.session, lane.name):
         return [], after(now, TURN_S)
-    endpoint = await batch.read_endpoint(lane)
+    endpoint = None if shares is not None else await batch.read_endpoint(lane.name)
     max_in_flight = endpoint.max_in_flight if endpoint else WEBHOOK_MAX_IN_FLIGHT
-    sql = "select count(*) from deliveries where lane = ? and status = 'sending' and due_ms > ?"
-    in_flight = (await batch.session.fetch(sql, (lane, to_ms(now))))[0][0]
-    limit = min(limit, min(max_in_flight, at_once) - int(in_flight))
+    in_flight = await _count_in_flight(batch, lane) if shares is None else shares.in_flight(lane)
+    limit = min(limit, min(max_in_flight, at_once) - in_flight)
     if limit <= 0:
         return [], None
     if endpoint is None or endpoint.rate_per_s is None:
-        taken = await _take(batch, lane, endpoint, limit, lease_s)
+        taken = await _take(batch, lane.name, endpoint, limit, lease_s)
         return taken, None if len(taken) >= limit else after(now, REST_S)
     return await _take_at_rate(batch, endpoint, endpoint.rate_per_s, limit, lease_s)
+
+
+async def _count_in_flight(batch: Batch, lane: Lane) -> int:
+    sql = "select count(*) from deliveries where lane = ? and status = 'sending' and due_ms > ?"
+    return int((await batch.session.fetch(sql, (lane.name, to_ms(batch.env.now()))))[0][0])
 
 
 async def _take_at_rate(

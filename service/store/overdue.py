@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from service.core.account import Limits
 from service.core.times import from_ms, to_ms
 from service.store.accounts import IN_FLIGHT, WAITING, read_account
-from service.store.claims import EXPIRING, find_lanes
+from service.store.claims import EXPIRING
 from service.store.driver import ReadSession
+from service.store.lanes import find_lanes, has_urls_in_flight
 
 LATE_S = 60.0
 LANES_MAX = 50
@@ -39,12 +40,14 @@ async def find_overdue_task(session: ReadSession, name: str, limits: Limits, now
 async def _oldest_delivery(session: ReadSession, now: datetime) -> datetime | None:
     """Of a lane in which nothing is in flight: an endpoint that is slow, or has a rate, may well have some waiting."""
     until = now - timedelta(seconds=LATE_S)
-    late = [(lane, due_at) for lane, due_at in await find_lanes(session) if due_at <= until][:LANES_MAX]
+    late = [lane for lane in await find_lanes(session) if lane.due_at <= until]
+    if any(lane.is_url for lane in late) and await has_urls_in_flight(session, now):
+        late = [lane for lane in late if not lane.is_url]  # they share places, so one may wait for another
     busy = """
     select (select count(*) from limits where name = ?)
       + (select count(*) from deliveries where lane = ? and status = 'sending' and due_ms > ?)
     """
-    for lane, due_at in late:
-        if (await session.fetch(busy, (lane, lane, to_ms(now))))[0][0] == 0:
-            return due_at
+    for lane in late[:LANES_MAX]:
+        if (await session.fetch(busy, (lane.name, lane.name, to_ms(now))))[0][0] == 0:
+            return lane.due_at
     return None

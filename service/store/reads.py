@@ -19,10 +19,11 @@ from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.store import endpoint_rows, faults, figures, pulse, rows
 from service.store.accounts import account_keys, read_refusals
-from service.store.claims import find_lanes, next_due_task
+from service.store.claims import next_due_task
 from service.store.driver import Driver, Row
 from service.store.figures import Charges, Load, Outcome
 from service.store.gathered import PATIENCE_S, Gathered
+from service.store.lanes import find_lanes
 from service.store.overdue import find_overdue
 from service.store.queries import FINAL, FLYING, GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
 
@@ -261,7 +262,7 @@ class Reads:
         async with self._driver.reading() as session:
             times = [await next_due_task(session, account) for account in await account_keys(session)]
             lanes = await find_lanes(session)
-        known = [at for at in (*times, *(due_at for _, due_at in lanes[:1])) if at is not None]
+        known = [at for at in (*times, *(lane.due_at for lane in lanes[:1])) if at is not None]
         return to_ms(min(known)) if known else None
 
     async def count_open(self) -> dict[str, dict[str, int]]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from service.core import delivering
 from service.core.change import Change
-from service.core.delivery import MEDIA_TYPES, Format, render_for
+from service.core.delivery import MEDIA_TYPES, Endpoint, Format, render_for
 from service.core.env import Env
 from service.core.masking import mask, secrets_in_url
 from service.core.problems import NotFound, Unavailable
@@ -24,6 +24,7 @@ from service.store import claims
 from service.store.batch import Batch, Keys
 from service.store.claims import Parcel
 from service.store.driver import Driver
+from service.store.lanes import UrlWalk
 from service.store.vault import Unopened, Vault
 from service.store.writer import Writer
 from service.telemetry import Metrics
@@ -68,6 +69,7 @@ class DeliveryWork:
         env: Env,
         metrics: Metrics,
         *,
+        url_poster: Poster | None = None,
         vault: Vault,
         signing_secret: str,
         schedule: Sequence[float],
@@ -77,6 +79,7 @@ class DeliveryWork:
         self._driver = driver
         self._writer = writer
         self._poster = poster
+        self._url_poster = url_poster or poster
         self._env = env
         self._metrics = metrics
         self._vault = vault
@@ -84,16 +87,16 @@ class DeliveryWork:
         self._schedule = schedule
         self._source = source
         self._tracing = tracing
+        self._walk = UrlWalk()
 
     async def find_next_due(self) -> datetime | None:
         async with self._driver.reading() as session:
-            lanes = await claims.find_lanes(session)
-        return lanes[0][1] if lanes else None
+            return await claims.find_next_delivery(session, self._walk, self._env.now())
 
     async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Parcel, float]]:
         """What is due, each with the moment of its claim."""
         claimed_at = self._env.monotonic()
-        claim = await claims.claim_due_deliveries(batch, free, LEASE_S, AT_ONCE)
+        claim = await claims.claim_due_deliveries(batch, free, LEASE_S, AT_ONCE, self._walk)
         items = [(parcel, claimed_at) for parcel in claim.parcels]
         return Claimed(items=items, next_due_at=claim.next_due_at, is_short=claim.is_short)
 
@@ -125,16 +128,18 @@ class DeliveryWork:
         body = render_for(form, parcel.body, self._source, parcel.delivery.task_id)
         signed = sign(opened.secrets, parcel.delivery.event_id, int(at.timestamp()), body)
         headers = {**opened.headers, "Content-Type": MEDIA_TYPES[form], **signed}
-        timeout_s = parcel.endpoint.timeout_s if parcel.endpoint else None
-        attempted = await self._post(opened.url, headers, body, timeout_s)
+        attempted = await self._post(parcel.endpoint, opened.url, headers, body)
         return await self._record(parcel, opened.mask(_outcome(attempted, at)))
 
-    async def _post(self, url: str, headers: dict[str, str], body: bytes, timeout_s: float | None) -> Attempted:
+    async def _post(self, endpoint: Endpoint | None, url: str, headers: dict[str, str], body: bytes) -> Attempted:
         span = current_span()
         span.record_call("POST", url)
         given = {name.lower() for name in headers}
         joining = {name: value for name, value in span.headers().items() if name not in given}
-        attempted = await self._poster.post(url, {**headers, **joining}, body, timeout_s)
+        if endpoint is None:
+            attempted = await self._url_poster.post(url, {**headers, **joining}, body)
+        else:
+            attempted = await self._poster.post(url, {**headers, **joining}, body, endpoint.timeout_s)
         span.record_result(
             "received" if attempted.received else "failed", attempted.status_code, _error_type(attempted)
         )

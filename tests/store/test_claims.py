@@ -212,7 +212,7 @@ async def test_many_slow_lanes_leave_room_for_one_more(store: Store) -> None:
         return await claims.claim_due_deliveries(batch, 50, 40, 50)
 
     slow = (await store.writer.run(work)).parcels
-    assert len(slow) == 50 and len({parcel.delivery.lane for parcel in slow}) == 10
+    assert len(slow) == 30 and len({parcel.delivery.lane for parcel in slow}) == 10
     fast = await subscribe(store)
     await publish(store, 1)
 

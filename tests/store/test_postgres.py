@@ -22,6 +22,7 @@ from service.store import claims, postgres, upkeep
 from service.store.batch import Batch, Keys
 from service.store.bus import EVENTS
 from service.store.claims import Parcel
+from service.store.lanes import find_lanes
 from service.store.migrate import migrate
 from service.store.postgres import READERS, PostgresDriver, PostgresTimes
 from service.store.postgres_session import numbered
@@ -553,7 +554,7 @@ async def test_text_is_ordered_by_its_bytes_whatever_the_database_prefers(url: s
         made = [make_delivery(store.env, event_id=event.id, lane=lane, status="pending") for lane in lanes]
         await put(store, Change(deliveries=tuple(made)))
         async with store.driver.reading() as session:
-            assert {lane for lane, _ in await claims.find_lanes(session)} == set(lanes)
+            assert {lane.name for lane in await find_lanes(session)} == set(lanes)
             found = [row[0] for row in await session.fetch("select lane from deliveries order by lane")]
         assert found == sorted(lanes)
 
