@@ -65,6 +65,10 @@ class Driver(Protocol):
         """The column in a condition whose index leads to too many rows, for a planner that can't know that."""
         ...
 
+    def size_of(self, column: str) -> str:
+        """The number of bytes of a text; its content goes nowhere."""
+        ...
+
     def leading(self, column: str) -> str:
         """A condition, the column has the value of one parameter: its index leads in a listing, whatever the value.
 

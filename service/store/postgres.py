@@ -131,6 +131,9 @@ class PostgresDriver:
     def aside(self, column: str) -> str:
         return column
 
+    def size_of(self, column: str) -> str:
+        return f"octet_length({column})"
+
     def leading(self, column: str) -> str:
         return f"{column} = any(array[?])"  # to a planner not a constant, by which nothing need be sorted
 

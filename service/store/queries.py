@@ -18,6 +18,8 @@ GIVEN_UP = "(status = 'failed' or status = 'held' or status = 'parked')"
 FLYING = "(step = 'sending' or step = 'unconfirmed' or step = 'tracking')"
 """In the words of the partial indexes: a planner goes by them, since it can't know what a parameter will be."""
 
+PAGE_BYTES = 3 << 20
+"""A page has no more, unless its first row alone does: a row may have a mebibyte or two."""
 AFTER_EVERY_ID = "~"
 """A bound for a listing without one: PostgreSQL plans a statement anew only where it has a parameter."""
 
@@ -38,13 +40,29 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
 def task_query(
     driver: Driver, wanted: TaskFilter, before: str | None, limit: int, accounts: Sequence[str | None] = (None,)
 ) -> tuple[str, list[Any]]:
-    """The newest tasks of these accounts, named by their keys: a page of each, merged. None stands for all accounts."""
+    """The ids of the newest tasks of these accounts: a page of each, merged. None stands for all accounts."""
     pages = [_page(driver, wanted, account, before, limit) for account in accounts]
     ids = " union all ".join(f"select id from ({sql}) as page{n}" for n, (sql, _) in enumerate(pages))
     if len(pages) > 1:
         ids = f"select id from ({ids}) as pages order by id desc limit {limit:d}"
-    sql = f"select {rows.TASK_COLUMNS} from tasks where id in ({ids}) order by id desc"
-    return sql, [param for _, params in pages for param in params]
+    return ids, [param for _, params in pages for param in params]
+
+
+def bounded(driver: Driver, table: str, columns: str, ids: str, *, key: str, size_of: str, order: str) -> str:
+    """The rows with these ids, as many as fit into a page; the last column counts the ids.
+
+    Sizes come first: what does not fit is never read into this process.
+    """
+    size = driver.size_of(size_of)
+    return f"""
+    with page as materialized ({ids}),
+    sized as (
+      select {key}, {size} as size, sum({size}) over (order by {key} {order}) as total from {table}
+      where {key} in (select {key} from page)
+    )
+    select {columns}, (select count(*) from page) from {table}
+    where {key} in (select {key} from sized where total <= {PAGE_BYTES:d} or total = size) order by {key} {order}
+    """
 
 
 def _page(

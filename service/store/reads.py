@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -25,10 +26,25 @@ from service.store.figures import Charges, Load, Outcome
 from service.store.gathered import PATIENCE_S, Gathered
 from service.store.lanes import find_lanes
 from service.store.overdue import find_overdue
-from service.store.queries import FINAL, FLYING, GIVEN_UP, OPEN, STATED, TaskFilter, delivery_query, task_query
+from service.store.queries import (
+    FINAL,
+    FLYING,
+    GIVEN_UP,
+    OPEN,
+    PAGE_BYTES,
+    STATED,
+    TaskFilter,
+    bounded,
+    delivery_query,
+    task_query,
+)
 
 T = TypeVar("T")
 NO_EVENT = "evt_" + "0" * 32
+ATTEMPTS_MAX = 500
+"""Attempts of one delivery that are shown; only retries by hand make more."""
+ATTEMPT_BYTES = 8_192
+"""The size of one at most."""
 NEAR = 1_000
 """Ids are made shortly before the commit that gives an event its place: so many may be in another order at most."""
 
@@ -54,6 +70,12 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     type: EventType
     task_id: str | None
     body: bytes
+
+
+class EventPage(list[StoredEvent]):
+    """Events in their order; `has_more`: there are others behind them."""
+
+    has_more = False
 
 
 class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,8 +167,15 @@ class Reads:
 
     async def list_tasks(self, wanted: TaskFilter, limit: int, before: str | None) -> Page[Task]:
         """Newest first; ids sort by creation, so the index of each column ends in the id."""
-        sql, params = task_query(self._driver, wanted, before, limit + 1, await self._accounts_of(wanted))
-        return _page(await self._fetch(sql, *params), limit, rows.task_from_row)
+        return await self.list_tasks_as(_same, wanted, limit, before)
+
+    async def list_tasks_as(
+        self, make: Callable[[Task], T], wanted: TaskFilter, limit: int, before: str | None
+    ) -> Page[T]:
+        """The same, each task turned into something smaller before the next one is decoded."""
+        ids, params = task_query(self._driver, wanted, before, limit + 1, await self._accounts_of(wanted))
+        sql = bounded(self._driver, "tasks", rows.TASK_COLUMNS, ids, key="id", size_of="doc", order="desc")
+        return _bounded_page(await self._fetch(sql, *params), limit, lambda row: make(rows.task_from_row(row)))
 
     async def _accounts_of(self, wanted: TaskFilter) -> list[str | None]:
         """Return the keys of the accounts that the filter names; also of those that are configured no more."""
@@ -169,16 +198,18 @@ class Reads:
         window, params = task_query(
             self._driver, wanted, before, self._limits.searched, await self._accounts_of(wanted)
         )
-        sql = f"select count(*), min(id) from ({window}) as looked"
-        looked, last = (await self._fetch(sql, *params))[0]
+        looked, last = (await self._fetch(f"select count(*), min(id) from ({window}) as looked", *params))[0]
         has_words = " and ".join("lower(doc) like ?" for _ in words)
-        looked_at = f"with looked as materialized ({window})"  # or a planner might look at all tasks first
-        sql = f"{looked_at} select {rows.TASK_COLUMNS} from looked where {has_words} order by id desc limit ?"
-        found = await self._fetch(sql, *params, *map(_rough, words), limit * 4)
-        tasks = [task for task in _readable(found, rows.task_from_row) if _has_words(task, words)]
+        ids = f"""
+        with looked as materialized ({window})
+        select id from tasks where id in (select id from looked) and {has_words} order by id desc limit {limit * 4:d}
+        """  # materialized, or a planner might look at all tasks first
+        sql = bounded(self._driver, "tasks", rows.TASK_COLUMNS, ids, key="id", size_of="doc", order="desc")
+        found = await self._fetch(sql, *params, *map(_rough, words))
+        tasks = [task for task in _readable([row[:-1] for row in found], rows.task_from_row) if _has_words(task, words)]
         if len(tasks) > limit:
             tasks, last = tasks[:limit], tasks[limit - 1].id
-        elif len(found) == limit * 4:
+        elif found and (found[0][-1] == limit * 4 or found[0][-1] > len(found)):
             last = found[-1][0]
         elif looked < self._limits.searched:
             last = None
@@ -192,19 +223,23 @@ class Reads:
 
     async def events_after(
         self, seq: int, limit: int, *, task_id: str | None = None, types: tuple[str, ...] = ()
-    ) -> list[StoredEvent]:
+    ) -> "EventPage":
         """Oldest first, in the order of commits, so that no cursor ever passes a late one."""
-        sql = f"select {_EVENT_COLUMNS} from events where seq > ? and audience_id is null"
+        ids = "select seq from events where seq > ? and audience_id is null"
         params: list[Any] = [seq]
         if task_id is not None:
-            sql, params = f"{sql} and task_id = ?", [*params, task_id]
+            ids, params = f"{ids} and task_id = ?", [*params, task_id]
         if len(types) == 1:
-            sql, params = f"{sql} and {self._driver.leading('type')}", [*params, types[0]]
+            ids, params = f"{ids} and {self._driver.leading('type')}", [*params, types[0]]
         elif types:  # together they are most of all events
             condition, named = self._driver.any_of(self._driver.aside("type"), types)
-            sql, params = f"{sql} and {condition}", [*params, named]
-        order = "type, seq" if len(types) == 1 else "seq"
-        return [_event(row) for row in await self._fetch(f"{sql} order by {order} limit ?", *params, limit)]
+            ids, params = f"{ids} and {condition}", [*params, named]
+        ids = f"{ids} order by {'type, seq' if len(types) == 1 else 'seq'} limit {limit + 1:d}"
+        sql = bounded(self._driver, "events", _EVENT_COLUMNS, ids, key="seq", size_of="body", order="asc")
+        found = await self._fetch(sql, *params)
+        page = EventPage(_event(row[:-1]) for row in found[:limit])
+        page.has_more = bool(found) and found[0][-1] > len(page)
+        return page
 
     async def position_of(self, event_id: str) -> int:
         """The event's place in the stream; of one that retention has deleted, the place before what came after it."""
@@ -243,13 +278,23 @@ class Reads:
     async def list_deliveries(
         self, status: str | None, endpoint_id: str | None, task_id: str | None, limit: int, before: str | None
     ) -> Page[Delivery]:
-        """Newest first."""
+        """Newest first; a page ends where its attempts may be larger than a page."""
         sql, params = delivery_query(self._driver, status, endpoint_id, task_id, before, limit + 1)
-        return _page(await self._fetch(sql, *params), limit, rows.delivery_from_row)
+        page = _page(await self._fetch(sql, *params), limit, rows.delivery_from_row)
+        sizes = accumulate(min(delivery.attempts, ATTEMPTS_MAX) * ATTEMPT_BYTES for delivery in page.items)
+        fitting = max(1, sum(size <= PAGE_BYTES for size in sizes))
+        if fitting >= len(page.items):
+            return page
+        return Page(items=page.items[:fitting], last=page.items[fitting - 1].id)
 
     async def attempts_of(self, delivery_ids: list[str]) -> dict[str, list[Attempt]]:
+        """The newest attempts of each, in their order."""
         condition, named = self._driver.any_of("delivery_id", delivery_ids)
-        sql = f"select {rows.ATTEMPT_COLUMNS} from attempts where {condition} order by delivery_id, number"
+        sql = f"""
+        select {rows.ATTEMPT_COLUMNS} from attempts a where {condition} and number > (
+          select d.attempts from deliveries d where d.id = a.delivery_id
+        ) - {ATTEMPTS_MAX} order by delivery_id, number
+        """
         found: dict[str, list[Attempt]] = {delivery_id: [] for delivery_id in delivery_ids}
         for row in await self._fetch(sql, named):
             found[row[0]].append(rows.attempt_from_row(row))
@@ -354,6 +399,21 @@ _EVENT_COLUMNS = "seq, id, type, task_id, body"
 def _event(row: Row) -> StoredEvent:
     seq, event_id, kind, task_id, body = row
     return StoredEvent(seq=seq, id=event_id, type=kind, task_id=task_id, body=body.encode())
+
+
+def _bounded_page(found: list[Row], limit: int, read: Callable[[Row], T]) -> Page[T]:
+    """From rows whose last column counts all that were asked for, one more than the limit at most."""
+    del found[limit:]
+    last = found[-1][0] if found and found[0][-1] > len(found) else None
+    found.reverse()
+    items: list[T] = []
+    while found:  # each row goes when it is read, since it may be large
+        items += _readable([found.pop()[:-1]], read)
+    return Page(items=items, last=last)
+
+
+def _same(task: Task) -> Task:
+    return task
 
 
 def _page(found: list[Row], limit: int, read: Callable[[Row], T]) -> Page[T]:

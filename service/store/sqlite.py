@@ -178,6 +178,9 @@ class SqliteDriver:
     def aside(self, column: str) -> str:
         return f"+{column}"
 
+    def size_of(self, column: str) -> str:
+        return f"length(cast({column} as blob))"
+
     def leading(self, column: str) -> str:
         return f"{column} = ?"
 

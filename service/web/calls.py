@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -49,6 +49,19 @@ class Answer:
 
 def json_answer(value: Any, status: int = 200, headers: Headers = ()) -> Answer:
     return Answer(status, msgspec.json.encode(value), JSON, headers)
+
+
+def page_answer(items: Sequence[msgspec.Raw], next_cursor: str | None) -> Answer:
+    """A page of items that were encoded one by one: never all are there as objects, and all are copied once."""
+    parts: list[bytes | memoryview] = [b'{"data":[']
+    for item in items:
+        parts += [memoryview(item), b","]
+    parts[-1] = b'{"data":[' if len(parts) == 1 else b""
+    return Answer(200, b"".join([*parts, b'],"next_cursor":', msgspec.json.encode(next_cursor), b"}"]))
+
+
+def encode_item(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
 
 
 class Call(Generic[Q, B]):

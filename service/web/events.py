@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from service.core.event import EVENT_TYPES, Envelope, EventType
 from service.core.problems import NotFound
 from service.web.auth import Caller
-from service.web.calls import ID_SHAPES, Answer, Call, json_answer
+from service.web.calls import ID_SHAPES, Answer, Call, page_answer
 from service.web.context import Web
 from service.web.queries import Limit, encode_cursor, read_number_cursor
 
@@ -38,13 +38,6 @@ class EventList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-class _StoredPage(msgspec.Struct, frozen=True, kw_only=True):
-    """An EventList of bodies that are JSON already."""
-
-    data: list[msgspec.Raw]
-    next_cursor: str | None
-
-
 NOTHING = ("",)
 
 
@@ -57,16 +50,14 @@ def types_for(caller: Caller, asked: tuple[str, ...]) -> tuple[str, ...]:
 
 async def list_events(web: Web, call: Call[ListEvents, None]) -> Answer:
     query = call.query
-    found = await web.store.reads.events_after(
+    page = await web.store.reads.events_after(
         await _place_of(web, query.cursor),
-        query.limit + 1,
+        query.limit,
         task_id=query.task_id or None,
         types=types_for(call.caller, (query.type,) if query.type else ()),
     )
-    page = found[: query.limit]
-    last = page[-1].seq if len(found) > query.limit else None
-    bodies = [msgspec.Raw(event.body) for event in page]
-    return json_answer(_StoredPage(data=bodies, next_cursor=encode_cursor(last)))
+    last = page[-1].seq if page.has_more else None
+    return page_answer([msgspec.Raw(event.body) for event in page], encode_cursor(last))
 
 
 async def _place_of(web: Web, cursor: str | None) -> int:

@@ -124,7 +124,7 @@ class EventStream:
                 await self._tail.grown(left_s)
 
     async def _catch_up(self, send: Send) -> None:
-        """What lies before the tail, from the store; a page that is not full has everything that there was."""
+        """What lies before the tail, from the store; a page without more has everything that there was."""
         while self._position < self._tail.floor:
             known = self._tail.last
             page = await self._web.store.reads.events_after(
@@ -133,7 +133,7 @@ class EventStream:
             for event in page:
                 self._position = event.seq
                 await self._send_event(send, event)
-            if len(page) < PAGE:
+            if not page.has_more:
                 self._position = max(self._position, known)
 
     async def _follow(self, send: Send) -> None:

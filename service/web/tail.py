@@ -90,7 +90,7 @@ class Tail:
             self._forget()
             self._grown.set()
             self._grown = asyncio.Event()
-        return len(found) == PAGE
+        return found.has_more
 
     def _forget(self) -> None:
         """The older half, when it is too much."""

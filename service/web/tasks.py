@@ -1,7 +1,7 @@
 """Tasks: create, read, wait, list, cancel, erase, and tell what became of one."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -21,9 +21,9 @@ from service.core.views import TaskView, TimelineItem, view_entry, view_task
 from service.core.why import CLOSED, Why, explain
 from service.providers.base import Access, Model
 from service.store import upkeep
-from service.store.queries import TaskFilter
+from service.store.queries import PAGE_BYTES, TaskFilter
 from service.telemetry.tracing import current_span
-from service.web.calls import Answer, Call, first_of, gone, json_answer
+from service.web.calls import Answer, Call, encode_item, first_of, gone, json_answer, page_answer
 from service.web.context import Web
 from service.web.creating import check_key, create, find_answered, fingerprint, resolve_model
 from service.web.queries import (
@@ -249,8 +249,9 @@ async def list_tasks(web: Web, call: Call[ListTasks, None]) -> Answer:
         created_after=read_time(query.created_after, "query", "created_after"),
         created_before=read_time(query.created_before, "query", "created_before"),
     )
-    page = await web.store.reads.list_tasks(wanted, query.limit, read_id_cursor(query.cursor, "task"))
-    return json_answer(TaskList(data=[view_task(task) for task in page.items], next_cursor=encode_cursor(page.last)))
+    before = read_id_cursor(query.cursor, "task")
+    page = await web.store.reads.list_tasks_as(lambda task: encode_item(view_task(task)), wanted, query.limit, before)
+    return page_answer(page.items, encode_cursor(page.last))
 
 
 async def cancel_task(web: Web, call: Call[None, None]) -> Answer:
@@ -291,9 +292,21 @@ async def get_timeline(web: Web, call: Call[GetTimeline, None]) -> Answer:
         items += [_view_attempt(delivery, attempt) for attempt in attempts[delivery.id]]
     ordered = [item for _, item in sorted(items, key=lambda timed: timed[0])]
     start = read_number_cursor(call.query.cursor)
-    end = start + call.query.limit
-    following = encode_cursor(end) if end < len(ordered) else None
-    return json_answer(Timeline(data=ordered[start:end], next_cursor=following))
+    page = _fit(ordered[start : start + call.query.limit])
+    end = start + len(page)
+    return page_answer(page, encode_cursor(end) if end < len(ordered) else None)
+
+
+def _fit(items: Sequence[TimelineItem]) -> list[msgspec.Raw]:
+    """Encode as many as fit into a page, and one at least."""
+    page: list[msgspec.Raw] = []
+    size = 0
+    for item in items:
+        page.append(encode_item(item))
+        size += len(bytes(page[-1]))
+        if size >= PAGE_BYTES:
+            break
+    return page
 
 
 def _view_attempt(delivery: Delivery, attempt: Attempt) -> tuple[datetime, TimelineItem]:
