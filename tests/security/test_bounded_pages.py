@@ -105,10 +105,20 @@ async def test_eight_clients_that_do_not_read_are_bounded_together(service: Serv
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(request * 4)
         writers.append(writer)
-    for _ in range(20):
-        assert (await service.client.get("/v1/tasks?limit=1")).status_code == 200
+    try:
+        await read_often(service, 20)
+    finally:
+        for writer in writers:
+            writer.transport.abort()
     added = memory_of(service, "VmHWM") - before
     print(f"eight clients that do not read add {added / MIB:.0f} MiB")
-    for writer in writers:
-        writer.transport.abort()
     assert added < UNREAD_MAX
+
+
+async def read_often(service: Service, times: int) -> None:
+    """Read a page until that has worked `times` times. A busy machine may answer 503 in between."""
+    answers: list[int] = []
+    while answers.count(200) < times:
+        answers.append((await service.client.get("/v1/tasks?limit=1")).status_code)
+        assert answers[-1] in (200, 503)
+        await asyncio.sleep(0.02)
