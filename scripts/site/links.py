@@ -10,6 +10,7 @@ from markdown.extensions.toc import slugify
 ROOT = Path(__file__).resolve().parents[2]
 BROUGHT = {
     "SECURITY.md": "security.md",
+    "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "clients/python/README.md": "python-client.md",
     "examples/README.md": "examples.md",

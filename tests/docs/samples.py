@@ -27,6 +27,8 @@ NOT_RUN = {
     ("README.md", "your app ── POST /v1/tasks"): DRAWN,
     ("README.md", "TASKHOOK_SECRET_KEYS=..."): "settings without their values",
     (CLIENT, "pip install taskhook-client"): "needs a package index",
+    ("CONTRIBUTING.md", "make test"): "runs all tests",
+    ("CONTRIBUTING.md", ".venv/bin/python -m pytest"): "runs tests itself, for minutes",
     ("docs/architecture.md", "layer "): "drawn from the code: tests/test_architecture.py",
     ("docs/cli.md", "taskhook check-receiver"): "the quickstart runs it",
     ("docs/deployment.md", "mkdir --mode 700 deploy/secrets"): NO_CONTAINERS,
