@@ -100,9 +100,9 @@ func setting(name, otherwise string) string {
 }
 
 func main() {
-	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(os.Getenv("TASKHOOK_SECRET"), "whsec_"))
-	if err != nil || len(key) == 0 {
-		log.Fatal("TASKHOOK_SECRET is the whsec_... of the endpoint")
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.TrimSpace(os.Getenv("TASKHOOK_SECRET")), "whsec_"))
+	if err != nil || len(key) < 16 {
+		log.Fatal("TASKHOOK_SECRET must be the whsec_... of the endpoint")
 	}
 	directory := setting("EVENTS_DIR", "events")
 	if err := os.MkdirAll(directory, 0o700); err != nil {

@@ -21,7 +21,8 @@ async function work(event) {
 async function verify(secret, headers, body, toleranceS = 300) {
   const [id, timestamp, signatures] = ["id", "timestamp", "signature"].map((name) => headers.get(`webhook-${name}`));
   if (!id || !signatures || !(Math.abs(Date.now() / 1000 - Number(timestamp)) <= toleranceS)) return false;
-  const raw = bytes(secret.replace(/^whsec_/, ""));
+  const raw = bytes((secret ?? "").trim().replace(/^whsec_/, ""));
+  if (raw.length < 16) throw new Error("TASKHOOK_SECRET must be the whsec_... of the endpoint");
   const key = await crypto.subtle.importKey("raw", raw, { name: "HMAC", hash: "SHA-256" }, false, ["verify"]);
   const signed = new TextEncoder().encode(`${id}.${timestamp}.${body}`);
   for (const signature of signatures.split(" ")) {

@@ -1,10 +1,11 @@
 // Receive events with Node alone: PORT=9000 TASKHOOK_SECRET=whsec_... node receiver.mjs
 import { mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { verify } from "./verify.mjs";
+import { keyOf, verify } from "./verify.mjs";
 
 const { TASKHOOK_SECRET, PORT = "9000", EVENTS_DIR = "events" } = process.env;
 const LARGEST = 4 * 1024 * 1024;
+keyOf(TASKHOOK_SECRET); // stops here without a secret
 mkdirSync(EVENTS_DIR, { recursive: true });
 
 createServer((request, response) => {

@@ -9,7 +9,10 @@ function verify(string $secret, array $server, string $body, int $toleranceS = 3
     if ($id === '' || !ctype_digit($timestamp) || abs(time() - (int) $timestamp) > $toleranceS) {
         return false;
     }
-    $key = base64_decode(preg_replace('/^whsec_/', '', $secret));
+    $key = base64_decode(preg_replace('/^whsec_/', '', trim($secret)));
+    if (strlen($key) < 16) {  // with an empty key anybody could sign
+        throw new RuntimeException('TASKHOOK_SECRET must be the whsec_... of the endpoint');
+    }
     $expected = 'v1,' . base64_encode(hash_hmac('sha256', "$id.$timestamp.$body", $key, true));
     foreach (explode(' ', $server['HTTP_WEBHOOK_SIGNATURE'] ?? '') as $signature) {
         if (hash_equals($expected, $signature)) {
@@ -20,7 +23,7 @@ function verify(string $secret, array $server, string $body, int $toleranceS = 3
 }
 
 $body = file_get_contents('php://input');
-if (!verify(getenv('TASKHOOK_SECRET'), $_SERVER, $body)) {
+if (!verify((string) getenv('TASKHOOK_SECRET'), $_SERVER, $body)) {
     http_response_code(400);
     exit;
 }

@@ -2,10 +2,13 @@
 
 import base64
 import os
+import sys
 from typing import Any
 
 import boto3
 from taskhook import WebhookVerificationError, webhooks
+
+SECRET = os.environ.get("TASKHOOK_SECRET") or sys.exit("TASKHOOK_SECRET must be the whsec_... of the endpoint")
 
 queue = boto3.client("sqs")
 
@@ -14,7 +17,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     body = event.get("body") or ""
     raw_body = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
     try:
-        told = webhooks.verify(raw_body, event["headers"], os.environ["TASKHOOK_SECRET"])
+        told = webhooks.verify(raw_body, event["headers"], SECRET)
     except WebhookVerificationError as error:
         return {"statusCode": 400, "body": str(error)}
     queue.send_message(

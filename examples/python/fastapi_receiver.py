@@ -2,10 +2,13 @@
 
 import os
 import sqlite3
+import sys
 from typing import Annotated
 
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request
 from taskhook import Event, TaskEvent, WebhookVerificationError, webhooks
+
+SECRET = os.environ.get("TASKHOOK_SECRET") or sys.exit("TASKHOOK_SECRET must be the whsec_... of the endpoint")
 
 app = FastAPI()
 database = sqlite3.connect(os.environ.get("DATABASE", "events.db"), isolation_level=None, check_same_thread=False)
@@ -15,7 +18,7 @@ database.execute("create table if not exists events (id text primary key)")
 async def verified(request: Request) -> Event:
     """The signature covers the bytes as they came, so they are read before anything parses them."""
     try:
-        return webhooks.verify(await request.body(), request.headers, os.environ["TASKHOOK_SECRET"])
+        return webhooks.verify(await request.body(), request.headers, SECRET)
     except WebhookVerificationError as error:
         raise HTTPException(400, str(error)) from error
 

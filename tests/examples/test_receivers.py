@@ -1,7 +1,10 @@
 """Every receiver among the examples, run against real deliveries: a good one, the same again, and two bad ones."""
 
+import asyncio
+import base64
 import contextlib
 import hashlib
+import hmac
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -174,6 +177,45 @@ async def test_a_receiver_takes_an_event_once_and_refuses_what_is_not_signed_jus
         assert [await receiver.post(body, headers()) for headers in bad] == [400] * len(bad)
         assert await receiver.post(body + b" ", signed) == 400
         assert receiver.handled(task_id) == 1, receiver.process
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_"])
+@pytest.mark.parametrize("name", RECEIVERS)
+async def test_a_receiver_without_a_secret_does_not_take_what_anybody_can_sign(
+    name: str, secret: str, scene: Scene, tmp_path: Path
+) -> None:
+    example, port = RECEIVERS[name], free_port()
+    if shutil.which(example.needs) is None:
+        pytest.skip(f"{example.needs} is not installed")
+    forged = _sign_with_empty_key(body := b'{"id":"evt_1","type":"taskhook.ping","data":{}}')
+    env = scene.environment(TASKHOOK_SECRET=secret, PORT=str(port), EVENTS_DIR=str(tmp_path), QUEUE_URL="none")
+    command = [str(word).replace("{port}", str(port)) for word in example.command]
+    async with started(*command, env=env, cwd=tmp_path) as process, httpx.AsyncClient(trust_env=False) as client:
+        ending = asyncio.create_task(process.ended())
+        try:
+            while not ending.done():
+                if not example.is_server:
+                    asking = asyncio.create_task(process.ask(Request("POST", "/", forged, body, 0.0)))
+                    await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
+                    assert not asking.done() or asking.result() >= 400
+                    asking.cancel()
+                    break
+                with contextlib.suppress(httpx.TransportError):
+                    answer = await client.post(f"http://127.0.0.1:{port}/taskhook", content=body, headers=forged)
+                    assert answer.status_code >= 400, process
+                    break
+                await asyncio.sleep(0.05)
+            assert not ending.done() or ending.result() != 0 or not example.is_server, process
+        finally:
+            process.kill()
+            await ending
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def _sign_with_empty_key(body: bytes) -> dict[str, str]:
+    at = str(int(time.time()))
+    signature = base64.b64encode(hmac.digest(b"", f"evt_1.{at}.".encode() + body, hashlib.sha256)).decode()
+    return {"webhook-id": "evt_1", "webhook-timestamp": at, "webhook-signature": f"v1,{signature}"}
 
 
 async def delivered(client: AsyncTaskhook, delivery_id: str, attempts: int) -> None:
