@@ -43,6 +43,7 @@ from service.wiring import (
     build_lanes,
     build_probes,
     build_web,
+    find_signing_secret,
     migrate_store,
     open_store,
 )
@@ -135,6 +136,12 @@ def backup(settings: Settings, target: str) -> int:
         return sqlite_file.backup(path, target)
     except (sqlite3.Error, OSError) as error:
         raise Unavailable("The database could not be copied.", cause=str(error)) from error
+
+
+def reveal_signing_secret(settings: Settings) -> str:
+    """Return the secret that signs events to a task's `webhook_url`: the setting, or derived from a key."""
+    set_up_logging("error", settings.log_format)
+    return find_signing_secret(with_made_up_keys(settings) if settings.sandbox else settings)
 
 
 def rotate(settings: Settings) -> Rotated:

@@ -286,6 +286,11 @@ def _build_task_work(
     return TaskWork(access, account, parts.driver, parts.writer, client, urls, parts.env, parts.metrics, parts.tracing)
 
 
+def find_signing_secret(settings: Settings) -> str:
+    """Return the secret (`whsec_...`) that signs events to a task's `webhook_url`: the setting, or derived."""
+    return settings.signing_secret or signing.derive_secret(settings.secret_keys[0])
+
+
 def _build_deliveries(parts: Parts, poster: Poster, url_poster: Poster) -> DeliveryWork:
     """Look up the names of endpoints apart: hosts of webhook_urls whose names take long would hold up theirs."""
     settings = parts.settings
@@ -297,7 +302,7 @@ def _build_deliveries(parts: Parts, poster: Poster, url_poster: Poster) -> Deliv
         parts.metrics,
         url_poster=url_poster,
         vault=parts.vault,
-        signing_secret=settings.signing_secret or signing.derive_secret(settings.secret_keys[0]),
+        signing_secret=find_signing_secret(settings),
         schedule=settings.retry_schedule,
         source=_source(settings),
         tracing=parts.tracing,

@@ -304,34 +304,75 @@ def test_every_command_is_in_the_help() -> None:
     assert "130  interrupted" in taskhook("submit", "--help").stdout
 
 
-def test_what_dev_left_here_is_the_last_resort(
-    service: StandIn, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("TASKHOOK_URL")
-    monkeypatch.delenv("TASKHOOK_API_KEY")
+@pytest.fixture
+def folder(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which nothing but its own files says where the service is."""
+    for name in ("TASKHOOK_URL", "TASKHOOK_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     (elsewhere / "var").mkdir()
-    (elsewhere / "var/dev.json").write_text(json.dumps({"url": service.url, "api_key": KEY}))
+    return elsewhere
+
+
+def write_dev_file(folder: Path, url: str, key: str = KEY) -> None:
+    (folder / "var/dev.json").write_text(json.dumps({"url": url, "api_key": key}))
+
+
+def test_the_service_that_dev_started_here_is_found(service: StandIn, folder: Path) -> None:
+    write_dev_file(folder, service.url)
     assert taskhook("submit", "m", "p").stdout == "task_0001\n"
-    (elsewhere / ".env").write_text("TASKHOOK_API_KEYS=other,second\n")
-    assert taskhook("submit", "m", "p").exit_code == 2
+    (folder / ".env").write_text("TASKHOOK_API_KEYS=other,second\n")
+    assert taskhook("submit", "m", "p").stdout == "task_0002\n"
 
 
-def test_settings_in_the_env_file_are_known(service: StandIn, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TASKHOOK_URL")
-    monkeypatch.delenv("TASKHOOK_API_KEY")
+def test_settings_in_the_env_file_are_known(service: StandIn, folder: Path) -> None:
     port = service.url.rpartition(":")[2]
-    (elsewhere / ".env").write_text(f"TASKHOOK_API_KEYS={KEY},second\nTASKHOOK_PORT={port}\n")
+    (folder / ".env").write_text(f"TASKHOOK_API_KEYS={KEY},second\nTASKHOOK_PORT={port}\n")
     assert taskhook("submit", "m", "p").stdout == "task_0001\n"
 
 
-def test_the_key_of_dev_goes_to_no_other_service(
-    service: StandIn, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["environment", "option"])
+@pytest.mark.parametrize("file", [".env", "var/dev.json"])
+def test_a_key_from_elsewhere_never_goes_to_a_url_of_the_folder(
+    service: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, how: str, file: str
 ) -> None:
-    monkeypatch.delenv("TASKHOOK_API_KEY")
-    (elsewhere / "var").mkdir()
-    (elsewhere / "var/dev.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "api_key": KEY}))
+    if file == ".env":
+        (folder / file).write_text(f"TASKHOOK_URL={service.url}\n")
+    else:
+        write_dev_file(folder, service.url, key="")
+    if how == "environment":
+        monkeypatch.setenv("TASKHOOK_API_KEY", KEY)
+    result = taskhook("tasks", *(["--api-key", KEY] if how == "option" else []))
+    assert (result.exit_code, service.requests) == (2, [])
+    assert f"Give --url {service.url} as well." in result.stderr
+    assert taskhook("tasks", "--url", service.url, "--api-key", KEY).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["TASKHOOK_API_KEYS", "TASKHOOK_API_KEY"])
+def test_a_key_of_the_folder_never_goes_to_a_url_from_elsewhere(
+    service: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_dev_file(folder, "http://127.0.0.1:1")
+    (folder / ".env").write_text(f"{name}={KEY}\n")
+    monkeypatch.setenv("TASKHOOK_URL", service.url)
+    assert taskhook("tasks").exit_code == 2
+    assert taskhook("tasks", "--url", service.url).exit_code == 2
+    assert ["authorization" in headers for _, _, headers, *_ in service.requests] == [False, False]
+
+
+def test_the_keys_of_the_services_own_settings_go_to_no_url_of_the_folder(
+    service: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKHOOK_API_KEYS", KEY)
+    (folder / ".env").write_text(f"TASKHOOK_URL={service.url}\n")
     assert taskhook("tasks").exit_code == 2
     assert "authorization" not in service.requests[0][2]
+
+
+def test_a_line_of_the_env_file_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / ".env").write_text("TASKHOOK_API_KEY='abc\n")
+    result = taskhook("tasks")
+    assert result.exit_code == 2
+    assert ".env, line 1" in result.stderr
 
 
 def test_tasks_are_listed_one_a_line_with_tabs(service: StandIn) -> None:

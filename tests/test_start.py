@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from service.core.signing import derive_secret, render_secret
 from tests.support.postgres import command, database, shared_server
 
 UNUSED = ("httpx", "rich.live", "PIL", "asyncpg", "opentelemetry", "service.client", "service.cli.commands")
@@ -129,3 +130,25 @@ def test_the_port_of_a_platform_that_is_in_use_is_one_line_for_programs(tmp_path
         port = taken.getsockname()[1]
         line = refusal("serve", TASKHOOK_PORT="", PORT=str(port))
     assert f"port {port} is in use, try TASKHOOK_PORT=" in json.loads(line)["reason"]
+
+
+def reveal(*arguments: str, cwd: Path, env: dict[str, str]) -> str:
+    process = [sys.executable, "-m", "service", "config", "--reveal-signing-secret", *arguments]
+    found = subprocess.run(process, capture_output=True, text=True, check=True, env=env | IMPORTS, cwd=cwd)
+    assert found.stderr == ""
+    return found.stdout.strip()
+
+
+def test_the_signing_secret_is_printed_alone_as_it_is_set_or_derived(tmp_path: Path) -> None:
+    given = render_secret(b"g" * 32)
+    assert reveal(cwd=tmp_path, env=SETTINGS | {"TASKHOOK_SIGNING_SECRET": given}) == given
+    derived = derive_secret(SETTINGS["TASKHOOK_SECRET_KEYS"])
+    assert reveal(cwd=tmp_path, env=SETTINGS) == derived
+    assert json.loads(reveal("--json", cwd=tmp_path, env=SETTINGS)) == {"TASKHOOK_SIGNING_SECRET": derived}
+
+
+def test_the_signing_secret_of_a_folder_of_dev_is_derived_from_the_key_that_was_made_up(tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    kept = {"api_key": "tk_dev_0123456789abcdef", "secret_key": "0123456789abcdef0123456789abcdef"}
+    (tmp_path / "var/dev.json").write_text(json.dumps(kept))
+    assert reveal(cwd=tmp_path, env={}) == derive_secret(kept["secret_key"])

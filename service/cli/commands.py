@@ -1,5 +1,6 @@
 """The commands of those who use a service or look after one: read arguments, call its public API, print."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from service.cli.checking import check_receiver
 from service.cli.doctor import doctor
 from service.cli.keys import keys
 from service.cli.listening import listen, print_event, print_notice
-from service.cli.local import NotSaved, save_image
+from service.cli.local import DEV_FILE, NotSaved, read_environment, save_image
 from service.cli.migrating import migrate
 from service.cli.options import output, parse_options, parse_pairs, print_json, takes, talks
 from service.cli.replaying import replay
@@ -54,8 +55,16 @@ def backup(file: str) -> None:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def config(as_json: bool) -> None:
+@click.option("--reveal-signing-secret", "reveal", is_flag=True, help="Print the secret that signs webhook_url, alone.")
+def config(as_json: bool, reveal: bool) -> None:
     """Print the settings in force, secrets hidden."""
+    if reveal:
+        from service.app import reveal_signing_secret  # noqa: PLC0415 - as above
+
+        has_keys = {"TASKHOOK_SECRET_KEYS", "TASKHOOK_SECRET_KEYS_FILE"} & read_environment().keys()
+        secret = reveal_signing_secret(load_settings(dev=DEV_FILE.exists() and not has_keys))
+        click.echo(json.dumps({"TASKHOOK_SIGNING_SECRET": secret}) if as_json else secret)
+        return
     items = load_settings().public_items()
     if as_json:
         print_json(dict(items))

@@ -5,16 +5,18 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 import httpx
 import msgspec
-from dotenv import dotenv_values
 
+from service import environment
 from service.client import ClientError
 
 DEV_FILE = Path("var/dev.json")  # written by `taskhook dev`, so that a second terminal needs no settings
+DOTENV = Path(".env")
 IMAGE_MAX = 64 * 1024 * 1024
 _EXTENSIONS = {
     "image/jpeg": "jpg",
@@ -43,28 +45,63 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_place(url: str | None, api_key: str | None) -> Place:
-    """Options first, then the environment, then .env, then what `taskhook dev` left in this directory."""
-    known = read_environment()
-    dev = _read_dev_file()
-    url = url or known.get("TASKHOOK_URL") or dev.get("url") or f"http://127.0.0.1:{known.get('TASKHOOK_PORT') or 8000}"
-    keys = known.get("TASKHOOK_API_KEYS", "").split(",")
-    api_key = api_key or known.get("TASKHOOK_API_KEY") or keys[0]
-    if not api_key and url == dev.get("url"):  # that key is for that service and no other
-        api_key = dev.get("api_key")
-    return Place(url=url if "://" in url else f"http://{url}", api_key=(api_key or "").strip() or None)
+    """Return the service and the key, both from one source. Raise ClientError if two sources would have to be mixed.
+
+    Sources, first to last: the options and the environment; `.env`; what `taskhook dev` left in this folder; the
+    settings of a service on this machine. A folder may come from anybody, so its URL never gets a key from elsewhere.
+    """
+    url = url or os.environ.get("TASKHOOK_URL")
+    api_key = api_key or os.environ.get("TASKHOOK_API_KEY")
+    sources = [source for source in (_dotenv_client(), _dev_file(), _server()) if source is not None]
+    if url is None and api_key is None and sources:
+        url = sources[0].url
+    elif url is None:
+        url = _local_url(os.environ)
+        other = next((source.url for source in sources if source.url != url), None)
+        if other is not None:
+            raise ClientError(f"This folder names {other}, the key comes from elsewhere. Give --url {other} as well.")
+    url = url.strip() if "://" in url else f"http://{url.strip()}"
+    if api_key is None:
+        api_key = next((source.api_key for source in sources if source.url == url.rstrip("/") and source.api_key), None)
+    return Place(url=url, api_key=(api_key or "").strip() or None)
 
 
 def read_environment() -> dict[str, str]:
-    """Environment variables over those of .env."""
-    return {**{name: value for name, value in dotenv_values(".env").items() if value is not None}, **os.environ}
+    """Environment variables over those of .env. Raise SettingsError."""
+    return environment.read_environment(os.environ, DOTENV)
 
 
-def _read_dev_file() -> dict[str, str]:
+def _dotenv_client() -> Place | None:
+    known = environment.read_dotenv(DOTENV)
+    if not known.get("TASKHOOK_URL") and not known.get("TASKHOOK_API_KEY"):
+        return None
+    return _place(known.get("TASKHOOK_URL") or _local_url(known), known.get("TASKHOOK_API_KEY"))
+
+
+def _server() -> Place | None:
+    """The service on this machine whose settings are the environment, or else .env."""
+    for known in (os.environ, read_environment()):
+        if keys := known.get("TASKHOOK_API_KEYS"):
+            return _place(_local_url(known), keys.partition(",")[0])
+    return None
+
+
+def _dev_file() -> Place | None:
     try:
         found = json.loads(DEV_FILE.read_text("utf-8"))
     except (OSError, ValueError):
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+        return None
+    return (
+        _place(str(found["url"]), str(found.get("api_key", ""))) if isinstance(found, dict) and "url" in found else None
+    )
+
+
+def _place(url: str, api_key: str | None) -> Place:
+    return Place(url=(url if "://" in url else f"http://{url}").rstrip("/"), api_key=(api_key or "").strip() or None)
+
+
+def _local_url(known: Mapping[str, str]) -> str:
+    return f"http://127.0.0.1:{known.get('PORT') or known.get('TASKHOOK_PORT') or 8000}"
 
 
 def save_image(url: str, folder: Path, stem: str) -> Path:

@@ -18,6 +18,7 @@ from service.cli.local import find_place
 from service.cli.root import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, Failure
 from service.client import ApiError, Client, ClientError, Json, Unreachable
 from service.core.signing import SECRET_BYTES_MIN, decode_secret, render_secret
+from service.environment import SettingsError
 
 
 def read_secret(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -79,7 +80,10 @@ def talks(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def call(*, url: str | None, api_key: str | None, **arguments: Any) -> None:
-        place = find_place(url, api_key)
+        try:
+            place = find_place(url, api_key)
+        except (ClientError, SettingsError) as error:
+            raise Failure(str(error), EXIT_USAGE) from error
         check_url(place.url, "--url")
         if not (place.api_key or "").isascii() or not (place.api_key or "").isprintable():
             raise click.BadParameter("this has characters that no key has", param_hint="--api-key")
