@@ -48,7 +48,8 @@ typescript-types: setup  ## renew the types of the TypeScript client from the AP
 	@$(BIN)/python -c "import msgspec, service.web.openapi as o, service.web.routes as r; print(msgspec.json.encode(o.build_document(r.OPERATIONS)).decode())" > clients/typescript/openapi.json
 	@cd clients/typescript && npm ci --no-audit --no-fund --silent && npm run --silent generate
 
-lock:  ## renew the two lock files (needs uv)
+lock:  ## renew the lock files (needs uv)
+	printf 'hatchling\n' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade - -o requirements-build.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --group dev pyproject.toml -o requirements-dev.lock
 
@@ -71,4 +72,5 @@ $(VENV)/.dev-ready: requirements-dev.lock pyproject.toml clients/python/pyprojec
 	@$(PIP) install --no-deps -e . -e clients/python
 	@scripts/ensure-postgres
 	@scripts/ensure-chromium
+	@scripts/ensure-nginx
 	@touch $@ $(VENV)/.run-ready

@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import resource
+import secrets
 import signal
 import socket
 import sqlite3
@@ -192,14 +193,15 @@ async def _serve(settings: Settings, timings: Timings, env: Env, *, web: bool, w
         if not (web and worker and parts.driver.is_alone):
             await _hear_other_processes(parts, stack)
         alive = _Alive() if worker else None
+        code = secrets.token_urlsafe(18) if dev and settings.dashboard else None
         lanes = build_lanes(parts, stack) if worker else []
         limits = Limits(connections=_room_for_connections(beside_worker=worker))
         server = None
         if web:
-            server = _build_server(parts, build_web(parts, stopping, alive, stack), limits)
+            server = _build_server(parts, build_web(parts, stopping, alive, stack, code), limits)
         elif listener:
             server = _build_server(parts, build_probes(parts, stopping, alive), limits)
-        await _run_until_stopped(parts, lanes, alive, server, listener, stopping, web=web, dev=dev)
+        await _run_until_stopped(parts, lanes, alive, server, listener, stopping, code, web=web, dev=dev)
     return 0
 
 
@@ -257,6 +259,7 @@ def _build_server(parts: Parts, answers: ASGIApp, limits: Limits) -> uvicorn.Ser
         log_config=None,
         server_header=False,
         backlog=BACKLOG,
+        forwarded_allow_ips=parts.settings.trusted_proxies,
         timeout_keep_alive=math.ceil(parts.settings.keepalive_s),
         timeout_graceful_shutdown=parts.timings.web_grace_s,
     )
@@ -312,6 +315,7 @@ async def _run_until_stopped(
     server: uvicorn.Server | None,
     listener: socket.socket | None,
     stopping: asyncio.Event,
+    code: str | None,
     *,
     web: bool,
     dev: bool,
@@ -327,7 +331,7 @@ async def _run_until_stopped(
         log.info("worker.started", lanes=[lane.name for lane in lanes])
     serving = asyncio.create_task(server.serve([listener])) if server and listener else None
     if server and serving and web:
-        await _welcome(parts, server, serving, dev=dev)
+        await _welcome(parts, server, serving, code, dev=dev)
     await _first(stopping, serving)
     await _stop(lanes, parts.timings.work_grace_s, running + background, server, serving)
 
@@ -358,7 +362,9 @@ async def _stop(
     log.info("worker.drained" if lanes else "web.drained", cut_off=cut_off)
 
 
-async def _welcome(parts: Parts, server: uvicorn.Server, serving: asyncio.Task[None], *, dev: bool) -> None:
+async def _welcome(
+    parts: Parts, server: uvicorn.Server, serving: asyncio.Task[None], code: str | None, *, dev: bool
+) -> None:
     """Once it listens, so that nothing is promised before an error."""
     while not (server.started or serving.done()):  # noqa: ASYNC110 (uvicorn tells it by this flag alone)
         await asyncio.sleep(STARTED_LOOK_S)
@@ -369,7 +375,7 @@ async def _welcome(parts: Parts, server: uvicorn.Server, serving: asyncio.Task[N
     if settings.sandbox:
         write_address(url, settings)
     if dev:
-        _say(first_steps(url, settings.api_keys[0], dashboard=settings.dashboard))
+        _say(first_steps(url, settings.api_keys[0], code))
     elif is_for_people(settings.log_format):
         _say(describe_start(url, settings))
 

@@ -61,13 +61,13 @@ def _configured(settings: Settings) -> list[str]:
     return [name for name in settings.accounts if settings.usable_accounts(name)]
 
 
-def first_steps(url: str, api_key: str, *, dashboard: bool) -> str:
+def first_steps(url: str, api_key: str, code: str | None) -> str:
     return f"""
   Taskhook is ready at {url}  (docs: {url}/docs)
   Providers are simulated: no account, no cost.
 
   API key   {api_key}
-{_door(url, api_key) if dashboard else ""}
+{_door(url, code) if code else ""}
   Try it from a second terminal:
 
     curl -s {url}/v1/tasks \\
@@ -81,9 +81,9 @@ def first_steps(url: str, api_key: str, *, dashboard: bool) -> str:
 """
 
 
-def _door(url: str, api_key: str) -> str:
-    """A link that signs in: what follows the hash is sent to no server, so it is in no log and no referrer."""
-    return f"  Dashboard {url}/#key={quote(api_key, safe='')}\n"
+def _door(url: str, code: str) -> str:
+    """A link that signs in once: what follows the hash is sent to no server, so it is in no log and no referrer."""
+    return f"  Dashboard {url}/#code={quote(code, safe='')}  (signs in once, then use the key)\n"
 
 
 def _keep(made_up: dict[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from ipaddress import ip_network
 from math import ceil
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from service.providers.base import Provider, Secret
 from service.providers.declared.files import read_directory
 from service.providers.registry import Registry, build_registry, register
 from service.store import postgres_url
+from service.web.prefix import OWN_NAMES
 
 T = TypeVar("T")
 LEVELS = ("debug", "info", "warning", "error")
@@ -58,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: float
     max_requests: int
     keepalive_s: float
+    trusted_proxies: str
+    """Proxies whose X-Forwarded-For and X-Forwarded-Proto are taken: addresses and networks, with commas; or `*`."""
     cors_origins: tuple[str, ...]
     dashboard: bool
     log_level: str
@@ -94,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("TASKHOOK_RETENTION_DAYS", f"{self.retention_days:g}"),
             ("TASKHOOK_MAX_REQUESTS", str(self.max_requests)),
             ("TASKHOOK_KEEPALIVE_S", f"{self.keepalive_s:g}"),
+            ("TASKHOOK_TRUSTED_PROXIES", self.trusted_proxies),
             ("TASKHOOK_CORS_ORIGINS", ",".join(self.cors_origins)),
             ("TASKHOOK_DASHBOARD", _word(self.dashboard)),
             ("TASKHOOK_LOG_LEVEL", self.log_level),
@@ -145,6 +150,7 @@ def load(
         retention_days=given.read("RETENTION_DAYS", 30.0, _days),
         max_requests=given.read("MAX_REQUESTS", 1_000, _count),
         keepalive_s=given.read("KEEPALIVE_S", 75.0, _keepalive),
+        trusted_proxies=given.read("TRUSTED_PROXIES", given.read_bare("FORWARDED_ALLOW_IPS", "", _proxies), _proxies),
         cors_origins=given.read("CORS_ORIGINS", (), _origins),
         dashboard=given.flag("DASHBOARD", default=True),
         log_level=given.read("LOG_LEVEL", "info", _one_of(LEVELS)),
@@ -461,7 +467,11 @@ def _has_port_in_range(parts: SplitResult) -> bool:
 
 
 def _public_url(text: str) -> str | None:
-    return _url(text)
+    url = _url(text)
+    first = urlsplit(url).path.strip("/").partition("/")[0]
+    if first in OWN_NAMES:
+        raise ValueError(f"must not have a path that begins with /{first}, which is a path of the service itself.")
+    return url
 
 
 def database_url(text: str) -> str:
@@ -491,6 +501,17 @@ def _check_sqlite_url(text: str) -> None:
         raise ValueError("must have the whole path: ~ is not expanded.")
     if path.endswith("/") or not path.isprintable():
         raise ValueError("must name a file, in printable characters.")
+
+
+def _proxies(text: str) -> str:
+    """Addresses and networks with commas between, or `*`. Raises ValueError."""
+    for one in text.split(","):
+        if one.strip() not in ("*", ""):
+            try:
+                ip_network(one.strip(), strict=False)
+            except ValueError:
+                raise ValueError("must be addresses or networks, such as 127.0.0.1,10.0.0.0/8; or *.") from None
+    return text
 
 
 def _signing_secret(text: str) -> str | None:

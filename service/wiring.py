@@ -29,7 +29,7 @@ from service.core.task import Task
 from service.core.times import from_ms, to_ms
 from service.core.tokens import CallbackTokens
 from service.dashboard.routes import build_pages
-from service.dashboard.sessions import Sessions
+from service.dashboard.sessions import OneTimeCode, Sessions
 from service.dashboard.site import Site
 from service.outbound.client import Poster, ProviderClient
 from service.outbound.guard import Guard
@@ -39,6 +39,7 @@ from service.settings import Settings
 from service.store.accounts import enable_with_other_keys
 from service.store.bus import DELIVERIES, Bus, tasks_of
 from service.store.driver import Driver
+from service.store.ended_sessions import EndedSessions
 from service.store.keys import KeyStore
 from service.store.migrate import migrate
 from service.store.postgres_url import hide_secrets
@@ -319,8 +320,13 @@ def build_probes(parts: Parts, stopping: asyncio.Event, worker_alive: Callable[[
 
 
 def build_web(
-    parts: Parts, stopping: asyncio.Event, worker_alive: Callable[[], bool] | None, stack: AsyncExitStack
+    parts: Parts,
+    stopping: asyncio.Event,
+    worker_alive: Callable[[], bool] | None,
+    stack: AsyncExitStack,
+    sign_in_code: str | None = None,
 ) -> ASGIApp:
+    """Return the HTTP side. `sign_in_code` signs in to the dashboard once, with the first API key."""
     settings, mounts = parts.settings, []
     if settings.sandbox:
         from service.sandbox.app import Sandbox  # noqa: PLC0415 - and what draws its pictures
@@ -329,10 +335,10 @@ def build_web(
         sandbox = Sandbox(f"{parts.own_url}/sandbox", key=_sandbox_key(settings), webhook_secrets=secrets)
         stack.push_async_callback(sandbox.close)
         mounts.append(Mount("/sandbox", Limited(sandbox.app, Slots(settings.max_requests, "sandbox requests"))))
-    return build_app(_build_context(parts, stopping, worker_alive), mounts, partial(_build_pages, parts))
+    return build_app(_build_context(parts, stopping, worker_alive), mounts, partial(_build_pages, parts, sign_in_code))
 
 
-def _build_pages(parts: Parts, web: Web) -> Sequence[BaseRoute]:
+def _build_pages(parts: Parts, sign_in_code: str | None, web: Web) -> Sequence[BaseRoute]:
     """The dashboard, where it is wanted."""
     settings = parts.settings
     if not settings.dashboard:
@@ -343,6 +349,7 @@ def _build_pages(parts: Parts, web: Web) -> Sequence[BaseRoute]:
         lambda: secrets.token_urlsafe(24),
         public_url=settings.public_url,
         sandbox=parts.own_url if settings.sandbox else None,
+        code=OneTimeCode(sign_in_code, settings.api_keys[0], parts.env.monotonic) if sign_in_code else None,
     )
     return build_pages(site)
 
@@ -355,6 +362,7 @@ def _build_context(parts: Parts, stopping: asyncio.Event, worker_alive: Callable
             writer=parts.writer,
             reads=Reads(parts.driver),
             keys=KeyStore(parts.driver, parts.writer),
+            ended_sessions=EndedSessions(parts.driver, parts.writer),
             bus=parts.bus,
         ),
         providers=parts.providers,
@@ -373,6 +381,7 @@ def _build_context(parts: Parts, stopping: asyncio.Event, worker_alive: Callable
             worker_alive=worker_alive,
             requests_max=settings.max_requests,
             source=_source(settings),
+            public_url=settings.public_url,
             tracing=parts.tracing,
             cors_origins=frozenset(settings.cors_origins),
         ),

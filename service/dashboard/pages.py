@@ -14,6 +14,8 @@ from service.dashboard.icons import ICONS
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
 )
+_OWN_LINK = re.compile(r' (?:href|action|src|data-address|data-preview)="(?=/(?!/))')
+"""Before each path of ours on a page. Text of others can't look like it, since its quotes are escaped."""
 RAW_MAX = 100_000
 """Characters of a payload on a page; the API has the rest."""
 
@@ -35,7 +37,10 @@ class Templates:
         self._environment.filters.update(FILTERS)
 
     def render(self, name: str, **values: Any) -> bytes:
-        return self._environment.get_template(name).render(**values).encode("utf-8", "replace")
+        text = self._environment.get_template(name).render(**values)
+        if prefix := values.get("prefix"):
+            text = _OWN_LINK.sub(lambda found: f"{found[0]}{escape(prefix)}", text)
+        return text.encode("utf-8", "replace")
 
 
 def show(value: Any) -> Any:

@@ -105,7 +105,7 @@ async def _render(
 def _origin(visit: Visit) -> str:
     """Where this service is reached, as far as it knows."""
     host = visit.site.public_host or find_header(visit.scope, b"host") or ""
-    return f"{'https' if visit.site.https else 'http'}://{host}"
+    return f"{'https' if visit.site.is_secure(visit.scope) else 'http'}://{host}{visit.site.prefix}"
 
 
 def _usable(visit: Visit) -> dict[str, tuple[Model, ...]]:

@@ -1,12 +1,12 @@
 """Sessions of the dashboard: a signed cookie that names the key somebody came in with, and never holds it.
 
-The cookie ends with its time, and at once when its key is revoked or taken out of the settings.
+The cookie ends with its time, and at once when it is signed out or its key is revoked or taken out of the settings.
 """
 
 import hashlib
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -15,6 +15,7 @@ from itsdangerous import BadSignature, Signer
 from service.web.auth import Caller, KeyRing
 
 LIFE = timedelta(hours=12)
+CODE_LIFE_S = 3600.0
 NOTICE_MAX = 300
 
 
@@ -30,6 +31,30 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Session(until={self.until:%Y-%m-%dT%H:%M})"
+
+    @property
+    def id(self) -> str:
+        """A hash that names the session in the database and opens nothing."""
+        return hashlib.sha256(f"session {self.csrf}".encode()).hexdigest()
+
+
+class OneTimeCode:
+    """A code that signs in once, within an hour: for a link, since links stay in the history of browsers."""
+
+    def __init__(self, code: str, key: str, monotonic: Callable[[], float]) -> None:
+        self._code: str | None = code
+        self._key = key
+        self._monotonic = monotonic
+        self._until = monotonic() + CODE_LIFE_S
+
+    def redeem(self, code: str) -> str | None:
+        """Return the API key that the code stands for, the first time; None for any other code, or too late."""
+        if self._code is None or self._monotonic() > self._until:
+            return None
+        if not hmac.compare_digest(self._code.encode(), code.encode("utf-8", "replace")):
+            return None
+        self._code = None
+        return self._key
 
 
 class Sessions:

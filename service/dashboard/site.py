@@ -1,16 +1,18 @@
 """What all pages share beyond one request: the web side, sessions, assets, templates, and figures for charts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
 from service.dashboard.assets import Assets
 from service.dashboard.checks import Checks
 from service.dashboard.pages import Templates
-from service.dashboard.sessions import Sessions
+from service.dashboard.sessions import OneTimeCode, Sessions
 from service.dashboard.spending import Spending
 from service.dashboard.statistics import Statistics
 from service.web.context import Web
+from service.web.prefix import prefix_of
 from service.web.shares import Shares
 
 SIGN_INS_BYTES = 1 << 20
@@ -30,13 +32,16 @@ class Site:
         *,
         public_url: str | None = None,
         sandbox: str | None = None,
+        code: OneTimeCode | None = None,
     ) -> None:
         self.web = web
         self.sessions = sessions
         self.new_secret = new_secret
         self.https = (public_url or "").startswith("https:")
+        self.prefix = prefix_of(public_url)
         self.public_host = urlsplit(public_url or "").netloc.lower()
         self.sandbox = sandbox
+        self.code = code
         self.assets = _assets()
         self.checks = Checks(web.env.monotonic)
         self.sign_ins = Shares(SIGN_INS_BYTES)
@@ -50,10 +55,15 @@ class Site:
             "frame-ancestors 'none'; base-uri 'none'"
         ).encode()
 
-    @property
-    def session_cookie(self) -> str:
-        """The browser itself refuses a `__Host-` cookie that another host or an unencrypted page would set."""
-        return "__Host-taskhook_session" if self.https else "taskhook_session"
+    def is_secure(self, scope: Mapping[str, Any]) -> bool:
+        """Return whether the browser came over TLS, by the public URL or by what a trusted proxy says."""
+        return self.https or scope.get("scheme") == "https"
+
+    def session_cookie(self, scope: Mapping[str, Any]) -> str:
+        """Browsers refuse such names from an unencrypted page, and `__Host-` from another host or path as well."""
+        if not self.is_secure(scope):
+            return "taskhook_session"
+        return "__Secure-taskhook_session" if self.prefix else "__Host-taskhook_session"
 
 
 @cache

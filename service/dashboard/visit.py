@@ -81,6 +81,7 @@ class Visit:
             template,
             **{
                 "path": self.scope["path"],
+                "prefix": self.site.prefix,
                 "caller": self.caller,
                 "may": self.may,
                 "csrf": self.session.csrf if self.session else "",
@@ -111,8 +112,8 @@ class Visit:
         )
 
     def cookie(self, name: str, value: str, life_s: int) -> tuple[bytes, bytes]:
-        secure = "; Secure" if self.site.https else ""
-        text = f"{name}={value}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Lax{secure}"
+        secure = "; Secure" if self.site.is_secure(self.scope) else ""
+        text = f"{name}={value}; Path={self.site.prefix or '/'}; Max-Age={life_s}; HttpOnly; SameSite=Lax{secure}"
         return (b"set-cookie", text.encode())
 
 
@@ -122,9 +123,12 @@ def address_of(scope: dict[str, Any]) -> str:
 
 
 async def recall(site: Site, scope: dict[str, Any]) -> tuple[Session | None, Caller]:
-    cookie = find_cookie(scope, site.session_cookie)
+    """Return the session of the cookie and its caller, or None and NOBODY. Raise Unavailable."""
+    cookie = find_cookie(scope, site.session_cookie(scope))
     found = await site.sessions.recall(cookie, site.web.keys, site.web.env.now()) if cookie else None
-    return found or (None, NOBODY)
+    if found is None or await site.web.store.ended_sessions.has(found[0].id):
+        return None, NOBODY
+    return found
 
 
 def find_cookie(scope: dict[str, Any], name: str) -> str | None:

@@ -20,6 +20,7 @@ KEYS = {
     "attempts": ("delivery_id", "number"),
     "limits": ("name",),
     "api_keys": ("id",),
+    "ended_sessions": ("id",),
     "faults": ("id",),
     "counters": ("name",),
 }

@@ -10,6 +10,7 @@ from service.core.tokens import CallbackTokens
 from service.outbound.guard import Guard
 from service.providers.base import Access
 from service.store.bus import Bus
+from service.store.ended_sessions import EndedSessions
 from service.store.keys import KeyStore
 from service.store.reads import Reads
 from service.store.vault import Vault
@@ -36,6 +37,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     writer: Writer
     reads: Reads
     keys: KeyStore
+    ended_sessions: EndedSessions
     bus: Bus
 
 
@@ -61,13 +63,15 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
 class Running(msgspec.Struct, frozen=True, kw_only=True):
     """The process around the routes; `worker_alive` tells of a worker in this process, None when none belongs here.
 
-    `source` is what events in the format of CloudEvents name as theirs.
+    `source` is what events in the format of CloudEvents name as theirs. `public_url` is where callers reach
+    it, if known.
     """
 
     metrics: Metrics
     stopping: asyncio.Event
     worker_alive: Callable[[], bool] | None = None
     source: str = "taskhook"
+    public_url: str | None = None
     tracing: Tracing = OFF
     stream_max: int = STREAM_MAX
     cors_origins: frozenset[str] = frozenset()

@@ -47,7 +47,7 @@ def _page(document: Json, style: str) -> str:
 <h1>{escape(info["title"])} API</h1>
 <p class="lead">{escape(info["summary"])}</p>
 {_paragraphs(info["description"])}
-<p>The same for programs: <a href="/openapi.json">/openapi.json</a> (OpenAPI {escape(document["openapi"])}).</p>
+<p>The same for programs: <a href="openapi.json">openapi.json</a> (OpenAPI {escape(document["openapi"])}).</p>
 </header>
 {"".join(_group(*group) for group in groups)}
 {_schemas(document["components"]["schemas"])}

@@ -35,6 +35,7 @@ from service.web.cors import find_ticket
 from service.web.errors import MethodNotAllowed
 from service.web.middleware import ALWAYS, Gate
 from service.web.openapi import build_document
+from service.web.prefix import Prefixed, prefix_of
 from service.web.queries import decode_query, pick_query
 from service.web.tickets import CreateTicket, TicketView
 
@@ -75,9 +76,9 @@ def _op(
     )
 
 
-async def get_openapi(_web: Web, _call: Call[None, None]) -> Answer:
+async def get_openapi(web: Web, _call: Call[None, None]) -> Answer:
     """The document of this very table."""
-    return Answer(200, _document())
+    return Answer(200, _document(prefix_of(web.running.public_url) or "/"))
 
 
 async def get_docs(_web: Web, _call: Call[None, None]) -> Answer:
@@ -156,23 +157,25 @@ def build_app(
         by_path.setdefault(operation.path, {})[operation.method] = operation
     routes = [Route(path, _Resource(web, found)) for path, found in by_path.items()]
     router = Router([*routes, *mounts, *pages(web)], redirect_slashes=False, default=partial(_nothing_here, web))
-    return Gate(
+    gate = Gate(
         router,
         context.env,
         context.running.metrics,
         context.running.tracing,
         context.running.cors_origins,
     )
+    prefix = prefix_of(context.running.public_url)
+    return Prefixed(gate, prefix) if prefix else gate
 
 
 @cache
-def _document() -> bytes:
-    return msgspec.json.encode(build_document(OPERATIONS))
+def _document(server_url: str) -> bytes:
+    return msgspec.json.encode(build_document(OPERATIONS, server_url))
 
 
 @cache
 def _page() -> Answer:
-    return docs.render_page(msgspec.json.decode(_document()))
+    return docs.render_page(msgspec.json.decode(_document("/")))
 
 
 async def _authenticate(web: Web, scope: Scope) -> Caller:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 import structlog
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
 
 from service.core import lifecycle
 from service.core.account import ID_SHAPE
@@ -23,6 +24,7 @@ from service.providers.base import Access, Model
 from service.store import upkeep
 from service.store.queries import PAGE_BYTES, TaskFilter
 from service.telemetry.tracing import current_span
+from service.web.auth import Caller
 from service.web.calls import Answer, Call, encode_item, first_of, gone, json_answer, page_answer
 from service.web.context import Web
 from service.web.creating import check_key, create, find_answered, fingerprint, resolve_model
@@ -134,10 +136,10 @@ async def create_task(web: Web, call: Call[None, CreateTask]) -> Answer:
         answered = await find_answered(web, key, request)
         if answered is None:
             raise
-        return _answer_created(web, call.caller.name, answered, started, is_new=False)
+        return _answer_created(web, call.caller, answered, started, is_new=False)
     task = _new_task(web, wanted, access, model)
     stored, is_new = await create(web, task, {} if wanted.account else access.accounts, key, request)
-    return _answer_created(web, call.caller.name, stored, started, is_new=is_new)
+    return _answer_created(web, call.caller, stored, started, is_new=is_new)
 
 
 def _new_task(web: Web, wanted: CreateTask, access: Access, model: Model) -> Task:
@@ -158,13 +160,21 @@ def _new_task(web: Web, wanted: CreateTask, access: Access, model: Model) -> Tas
     )
 
 
-def _answer_created(web: Web, caller: str, stored: Task, started: float, *, is_new: bool) -> Answer:
+def _answer_created(web: Web, caller: Caller, stored: Task, started: float, *, is_new: bool) -> Answer:
     current_span().record_task(stored)
-    _tell_created(web, stored, caller, started, is_new=is_new)
+    _tell_created(web, stored, caller.name, started, is_new=is_new)
     location = (b"location", b"/v1/tasks/" + stored.id.encode())
     if is_new:
         return json_answer(view_task(stored), 202, (location,))
-    return json_answer(view_task(stored), 200, (location, (b"idempotent-replayed", b"true")))
+    return json_answer(_view_for(caller, stored), 200, (location, (b"idempotent-replayed", b"true")))
+
+
+def _view_for(caller: Caller, task: Task) -> TaskView:
+    """Return the task; for a key that may not read tasks without what was asked for and what came of it."""
+    view = view_task(task)
+    if caller.may("tasks:read"):
+        return view
+    return replace(view, input={}, metadata={}, result=None, error=None, late_result=UNSET)
 
 
 async def check_task(web: Web, wanted: CreateTask) -> tuple[Access, Model]:
@@ -260,7 +270,7 @@ async def cancel_task(web: Web, call: Call[None, None]) -> Answer:
     current_span().record_task(task)
     if change.outcome == "moved":
         log.info("task.canceled", task_id=task.id, provider=task.provider, caller=call.caller.name)
-    return json_answer(view_task(task))
+    return json_answer(_view_for(call.caller, task))
 
 
 async def poll_task(web: Web, call: Call[None, None]) -> Answer:
@@ -272,7 +282,7 @@ async def poll_task(web: Web, call: Call[None, None]) -> Answer:
     change = await web.store.writer.change_task(task_id, partial(lifecycle.look_now, env=web.env, policy=access.policy))
     current_span().record_task(change.tasks[0])
     log.info("task.poll_requested", task_id=task_id, provider=access.provider.id, caller=call.caller.name)
-    return json_answer(view_task(change.tasks[0]), 202)
+    return json_answer(_view_for(call.caller, change.tasks[0]), 202)
 
 
 async def erase_task(web: Web, call: Call[None, None]) -> Answer:

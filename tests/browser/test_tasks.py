@@ -32,14 +32,21 @@ async def test_the_sign_in_tells_a_wrong_key_and_leads_back_to_where_one_wanted_
     await expect(page.get_by_text("You are signed out.")).to_be_visible()
 
 
-async def test_the_link_that_dev_prints_signs_in_and_leaves_no_key_in_the_address(visit: Visit) -> None:
-    nobody = await visit(None)
+async def test_the_link_that_dev_prints_signs_in_once_and_leaves_no_code_in_the_address(
+    visit: Visit, site: Site
+) -> None:
+    found = re.search(r"#code=(\S+)", site.service.log_path.read_text())
+    assert found
+    first, second = await visit(None), await visit(None)
     sent: list[str] = []
-    nobody.context.on("request", lambda request: sent.append(request.url + str(request.headers.get("referer"))))
-    await nobody.open(f"/#key={API_KEY}")
-    await expect(nobody.page.get_by_role("heading", name="Overview")).to_be_visible()
-    assert API_KEY not in nobody.page.url
-    assert not [url for url in sent if API_KEY in url.partition("#")[0]]
+    first.context.on("request", lambda request: sent.append(request.url + str(request.headers.get("referer"))))
+    await first.open(f"/#code={found[1]}")
+    await expect(first.page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert found[1] not in first.page.url
+    assert not [url for url in sent if found[1] in url.partition("#")[0]]
+    second.tolerated.add(401)
+    await second.open(f"/#code={found[1]}")
+    await expect(second.page.get_by_text("This link was used, or is too old.")).to_be_visible()
 
 
 async def test_a_task_moves_through_its_states_before_ones_eyes(visitor: Visitor, site: Site) -> None:

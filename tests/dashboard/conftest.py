@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from service.dashboard import site as dashboard
 from service.dashboard.routes import build_pages
-from service.dashboard.sessions import Sessions
+from service.dashboard.sessions import OneTimeCode, Sessions
 from service.store.reads import Reads
 from service.web.context import Web
 from service.web.routes import build_app
@@ -33,21 +33,28 @@ class Door:
         secret_keys: Sequence[str] = SECRET_KEYS,
         public_url: str | None = None,
         reads: Reads | None = None,
+        code: OneTimeCode | None = None,
     ) -> None:
-        numbers, store = count(1), site.context.store
-        context = replace(site.context, store=replace(store, reads=reads or store.reads))
+        numbers, store, running = count(1), site.context.store, site.context.running
+        running = replace(running, public_url=public_url)
+        context = replace(site.context, store=replace(store, reads=reads or store.reads), running=running)
 
         def pages(web: Web) -> Sequence[BaseRoute]:
             made = dashboard.Site(
-                web, Sessions(secret_keys), lambda: f"secret-{next(numbers)}", public_url=public_url, sandbox=None
+                web,
+                Sessions(secret_keys),
+                lambda: f"secret-{next(numbers)}",
+                public_url=public_url,
+                sandbox=None,
+                code=code,
             )
             return build_pages(made)
 
         self.site = site
         self._app = build_app(context, (), pages)
 
-    def browser(self, **cookies: str) -> "Browser":
-        return Browser(httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url=ORIGIN, cookies=cookies))
+    def browser(self, origin: str = ORIGIN, **cookies: str) -> "Browser":
+        return Browser(httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url=origin, cookies=cookies))
 
 
 class Browser:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from service.core.keys import SCOPES
 from service.dashboard.entering import safe_next
 from service.dashboard.routes import PAGES, Page
-from service.dashboard.sessions import LIFE
+from service.dashboard.sessions import CODE_LIFE_S, LIFE, OneTimeCode
 from service.web.auth import LOOK_S
 from service.web.throttle import FAILURES_MAX
 from tests.dashboard.conftest import ORIGIN, Browser, Door, make_key
@@ -113,6 +113,43 @@ async def test_signing_out_ends_it(browser: Browser) -> None:
     assert reply.status_code == 303
     assert "You are signed out." in await browser.page("/")
     assert browser.session is None
+
+
+async def test_a_copy_of_the_cookie_ends_with_the_sign_out_on_every_replica(door: Door, site: Site) -> None:
+    browser = door.browser()
+    await browser.sign_in()
+    copied = str(browser.session)
+    replica = Door(site).browser(taskhook_session=copied)
+    assert "Overview" in await replica.page("/")
+    await browser.send("/sign-out")
+    assert "Your session has ended" in await replica.page("/")
+    assert (await replica.send("/endpoints", url="https://example.com/hook")).status_code == 303
+    again = door.browser()
+    await again.sign_in()
+    assert "Overview" in await again.page("/")
+
+
+async def test_a_code_signs_in_once(site: Site) -> None:
+    door = Door(site, code=OneTimeCode("a code", KEY, site.env.monotonic))
+    wrong, first, second = door.browser(), door.browser(), door.browser()
+    assert (await wrong.send("/sign-in", code="another code")).status_code == 401
+    assert (await first.send("/sign-in", code="a code")).status_code == 303
+    assert "Overview" in await first.page("/")
+    reply = await second.send("/sign-in", code="a code")
+    assert reply.status_code == 401
+    assert "This link was used, or is too old." in reply.text
+
+
+async def test_a_code_is_over_after_an_hour(site: Site) -> None:
+    door = Door(site, code=OneTimeCode("a code", KEY, site.env.monotonic))
+    site.env.pass_time(CODE_LIFE_S + 1)
+    assert (await door.browser().send("/sign-in", code="a code")).status_code == 401
+
+
+async def test_a_page_that_a_trusted_proxy_got_over_tls_sets_a_cookie_for_tls_alone(door: Door) -> None:
+    reply = await door.browser(origin="https://taskhook.test").send("/sign-in", key=KEY)
+    assert reply.headers["set-cookie"].startswith("__Host-taskhook_session=")
+    assert "; Secure" in reply.headers["set-cookie"]
 
 
 async def test_whoever_follows_a_link_comes_back_to_it_after_the_sign_in(door: Door) -> None:

@@ -53,6 +53,15 @@ def test_the_image_has_pinned_bases_and_settings_that_are_some() -> None:
     assert re.search(r"^USER (?!0)\d+:\d+$", DOCKERFILE, re.MULTILINE)
 
 
+def test_the_image_installs_nothing_that_is_not_pinned_by_a_hash() -> None:
+    installs = re.findall(r"pip (?:install|wheel) (.+?)(?: \\|$)", DOCKERFILE, re.MULTILINE)
+    assert len(installs) == 4
+    for options in installs:
+        locked = "--require-hashes -r requirements" in options
+        assert locked or "--no-build-isolation" in options or "--no-index" in options, options
+    assert "hatchling==" in (ROOT / "requirements-build.lock").read_text()
+
+
 def test_all_that_the_image_copies_is_in_the_build_context() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)

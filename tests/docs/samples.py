@@ -32,6 +32,8 @@ NOT_RUN = {
     ("docs/architecture.md", "layer "): "drawn from the code: tests/test_architecture.py",
     ("docs/cli.md", "taskhook check-receiver"): "the quickstart runs it",
     ("docs/deployment.md", "mkdir --mode 700 deploy/secrets"): NO_CONTAINERS,
+    ("docs/deployment.md", "location /hooks/"): "tests/deploy/test_nginx.py runs nginx so",
+    ("docs/deployment.md", "taskhook.example.com {"): "needs a domain",
     ("docs/deployment.md", "kubectl create namespace taskhook"): NO_CONTAINERS,
     ("docs/deployment.md", "python3 -m venv /opt/taskhook"): "needs systemd; tests/deploy examines the units",
     ("docs/migrations.md", "-- runs with: 0006"): "the beginning of a migration; tests/store applies real ones",

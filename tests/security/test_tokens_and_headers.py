@@ -24,6 +24,13 @@ async def service(world: World) -> AsyncIterator[Service]:
     yield await world.start({"TASKHOOK_CALLBACK_GRACE_S": "60"})
 
 
+async def test_a_stranger_that_names_another_address_each_time_is_throttled_all_the_same(service: Service) -> None:
+    """No proxy is trusted that is not listed, one on this machine included."""
+    given = [{"Authorization": "Bearer x", "X-Forwarded-For": f"192.0.2.{number}"} for number in range(70)]
+    statuses = [(await service.client.get("/v1/tasks", headers=headers)).status_code for headers in given]
+    assert statuses.count(429) >= 10
+
+
 async def test_a_token_in_another_encoding_is_no_token(world: World, service: Service) -> None:
     """The same bytes once decoded, and still refused: a token that was written down or cached under it is of no use."""
     fake, prompt = world.fluxapi_ai, new_prompt()

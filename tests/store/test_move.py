@@ -48,6 +48,7 @@ async def use(store: Store) -> None:
         await claims.claim_due_deliveries(batch, 1, 40, 100)
         for statement in (
             "insert into attempts select id, 1, 5, 503, 12, 'status', null, 'busy' from deliveries",
+            "insert into ended_sessions (id, until_ms) values ('s', 1)",
             "insert into api_keys (id, hint, digest, doc) values ('key_1', 'th_1', 'd', '{}')",
             "insert into faults (id, failures, first_ms, last_ms, reason) values ('task_1', 1, 1, 1 << 53, '')",
         ):

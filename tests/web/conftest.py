@@ -27,6 +27,7 @@ from service.core.tokens import CallbackTokens
 from service.outbound.guard import Guard
 from service.providers.base import Access
 from service.store.bus import Bus
+from service.store.ended_sessions import EndedSessions
 from service.store.keys import KeyStore
 from service.store.migrate import migrate
 from service.store.reads import Reads
@@ -75,7 +76,13 @@ class Site:
         self.secrets = (f"{SECRET[:-2]}{number:02d}" for number in range(100))
         self.context = WebContext(
             env=env,
-            store=Store(writer=self.writer, reads=self.reads, keys=KeyStore(driver, self.writer), bus=self.bus),
+            store=Store(
+                writer=self.writer,
+                reads=self.reads,
+                keys=KeyStore(driver, self.writer),
+                bus=self.bus,
+                ended_sessions=EndedSessions(driver, self.writer),
+            ),
             providers={name: make_access(name) for name in PROVIDERS},
             trust=Trust(
                 api_keys=("another-key", KEY),

@@ -9,6 +9,7 @@ import pytest
 from service.core import delivering
 from service.core.change import Change
 from service.core.keys import _DIGITS, RANDOM_DIGITS, SCOPES, hint_of, is_key, render_key
+from service.core.observation import Accepted
 from service.store.batch import Keys
 from service.web import auth
 from service.web.auth import LOOK_S
@@ -49,6 +50,24 @@ async def ask(client: httpx.AsyncClient, operation: Any, key: str) -> httpx.Resp
 
 
 # Rights
+
+
+async def test_a_key_that_may_only_write_tasks_learns_nothing_of_what_others_asked_for(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    body = {"model": "acedata/flux-dev", "input": {"prompt": "a secret plan"}, "metadata": {"order": "1234"}}
+    task = (await client.post("/v1/tasks", json=body, headers={"Idempotency-Key": "one"})).json()
+    await site.learn(task["id"], Accepted(provider_task_id="job-1"))
+    key = bearing((await make(client, "tasks:write"))["key"])
+    polled = await client.post(f"/v1/tasks/{task['id']}/poll", headers=key)
+    replayed = await client.post("/v1/tasks", json=body, headers=key | {"Idempotency-Key": "one"})
+    canceled = await client.post(f"/v1/tasks/{task['id']}/cancel", headers=key)
+    assert [reply.status_code for reply in (polled, replayed, canceled)] == [202, 200, 200]
+    for reply in (polled, replayed, canceled):
+        assert reply.json()["id"] == task["id"]
+        assert (reply.json()["input"], reply.json()["metadata"], reply.json()["result"]) == ({}, {}, None)
+    assert canceled.json()["status"] == "canceled"
+    assert (await client.post(f"/v1/tasks/{task['id']}/cancel")).json()["input"]["prompt"] == "a secret plan"
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -1,6 +1,7 @@
 (() => {
   "use strict";
   const root = document.documentElement;
+  const prefix = root.dataset.prefix;
   const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 
   // --- times: "3 min ago" stays true while the page is open
@@ -63,7 +64,7 @@
   };
   const follow = () => {
     if (source || !document.querySelector("[data-live]")) return;
-    source = new EventSource("/live");
+    source = new EventSource(`${prefix}/live`);
     source.onopen = () => state("on");
     source.onerror = () => state("late");
     source.addEventListener("changed", soon);
@@ -81,7 +82,7 @@
   const setTheme = (name) => {
     if (name === "system") root.removeAttribute("data-theme"); else root.dataset.theme = name;
     const life = name === "system" ? 0 : 31536000;
-    document.cookie = `taskhook_theme=${name}; Path=/; Max-Age=${life}; SameSite=Lax`;
+    document.cookie = `taskhook_theme=${name}; Path=${prefix || "/"}; Max-Age=${life}; SameSite=Lax`;
     all("[data-theme-name]").forEach((place) => { place.textContent = name; });
   };
 
@@ -152,14 +153,14 @@
     before = event.key;
   });
 
-  // --- the link that `taskhook dev` prints: the key is in its fragment, which no server and no referrer sees
+  // --- the link that `taskhook dev` prints: its code signs in once, in a fragment that no server sees
   const door = document.querySelector("form[data-sign-in]");
-  if (location.hash.startsWith("#key=")) {
-    const key = decodeURIComponent(location.hash.slice(5));
+  if (location.hash.startsWith("#code=")) {
+    const code = decodeURIComponent(location.hash.slice(6));
     history.replaceState(null, "", location.pathname + location.search);
     if (door) {
-      door.elements.key.value = key;
-      if (door.dataset.atOnce !== undefined) door.requestSubmit();
+      door.elements.code.value = code;
+      door.submit();
     }
   }
 
