@@ -20,7 +20,6 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SLOW_NUMBER = re.compile(rb"[eE]-[23]\d\d")
-_HUGE = re.compile(rb"\d[eE]\+?\d{3}")
 
 
 def is_costly(body: bytes) -> bool:
@@ -37,12 +36,13 @@ def repair_json(body: bytes) -> bytes:
     NaN and infinite numbers become null. A body that is valid, or that no repair helps, is returned as it is.
     """
     plain = _without_bom(body)
-    if not _may_have_odd_numbers(plain) or sum(map(plain.count, b'",[{:')) > TOKENS_MAX or is_costly(plain):
+    if is_costly(plain):
         return plain
     try:
         msgspec.json.decode(plain)
-    except (ValueError, RecursionError):
-        return _without_odd_numbers(plain)
+    except (ValueError, RecursionError) as error:
+        if _may_have_odd_numbers(plain, error) and sum(map(plain.count, b'",[{:')) <= TOKENS_MAX:
+            return _without_odd_numbers(plain)
     return plain
 
 
@@ -55,8 +55,9 @@ def _without_bom(body: bytes) -> bytes:
     return body.rstrip(b"\0") if body.endswith(b"\0") else body
 
 
-def _may_have_odd_numbers(body: bytes) -> bool:
-    return b"NaN" in body or b"Infinity" in body or _HUGE.search(body) is not None
+def _may_have_odd_numbers(body: bytes, error: Exception) -> bool:
+    """Return whether NaN or a number without end is why the body could not be decoded."""
+    return b"NaN" in body or b"Infinity" in body or "out of range" in str(error)
 
 
 def _without_odd_numbers(body: bytes) -> bytes:

@@ -8,9 +8,10 @@ from starlette.types import Scope
 
 from service.core.account import Account
 from service.core.change import Change, Outcome
+from service.core.large_bodies import read_apart
 from service.core.lifecycle import advance
 from service.core.observation import Answer as CallbackAnswer
-from service.core.observation import Unverified
+from service.core.observation import Observation, Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
 from service.core.task import Task
 from service.providers.base import Access, HttpReply, Provider
@@ -120,8 +121,7 @@ async def _take(web: Web, scope: Scope, sent: bytes, access: Access, task_id: st
     if answer := provider.answer_challenge(raw):
         return answer
     _check_signature(provider, raw, account, task_id)
-    body = account.clean(sent)
-    observation = provider.parse_callback(msgspec.structs.replace(raw, body=body), account)
+    body, observation = await read_apart(len(sent), partial(_interpret, provider, account, raw))
     if isinstance(observation, CallbackAnswer):
         return observation
     if isinstance(observation, Unverified):
@@ -148,6 +148,12 @@ async def _take(web: Web, scope: Scope, sent: bytes, access: Access, task_id: st
     if change.outcome == "mismatch":
         raise _Mismatched("This callback is about another task.")
     return change
+
+
+def _interpret(provider: Provider, account: Account, raw: HttpReply) -> tuple[bytes, Observation | CallbackAnswer]:
+    """Return the body without our secrets, and what it says."""
+    body = account.clean(raw.body)
+    return body, provider.parse_callback(msgspec.structs.replace(raw, body=body), account)
 
 
 def _check_signature(provider: Provider, raw: HttpReply, account: Account, task_id: str) -> None:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.core.event import Envelope
 from service.core.keys import Scope as Right
+from service.core.large_bodies import read_apart
 from service.core.problems import NotFound
 from service.core.views import DeliveryView, EndpointView, TaskView
 from service.core.why import Why
@@ -233,7 +234,9 @@ class _Resource:
             sent = await read_body(scope, receive, self._web.slow_bodies, caller.name)
         with self._web.requests:
             sent = gunzip(sent, BODY_MAX) if is_encoded else sent
-            body = None if operation.body is None else decode_body(sent, self._decoders[scope["method"]])
+            body = None
+            if operation.body is not None:
+                body = await read_apart(len(sent), partial(decode_body, sent, self._decoders[scope["method"]]))
             return await operation.endpoint(self._web, Call(scope, receive, caller, query, body))
 
 

@@ -12,6 +12,7 @@ from service.core.account import Account
 from service.core.breaker import AccountCall, CallKind, is_answer
 from service.core.change import Change
 from service.core.env import Env
+from service.core.large_bodies import read_apart
 from service.core.lifecycle import advance
 from service.core.observation import Ask, Failed, NotSent, Observation, Pending, Unconfirmed, Unreadable
 from service.core.problems import NotFound, Unavailable
@@ -145,8 +146,9 @@ class TaskWork:
     async def _call(self, call: CallKind, request: HttpRequest, step: str = "status") -> "tuple[Said, _Heard]":
         started, span = self._env.monotonic(), current_span()
         span.record_call(request.method, request.url)
-        reply = self._without_secrets(await self._client.send(request))
-        said = self._read(call, reply, step)
+        sent = await self._client.send(request)
+        size = len(sent.body) if isinstance(sent, HttpReply) else 0
+        reply, said = await read_apart(size, lambda: self._interpret(call, sent, step))
         observation = Pending() if isinstance(said, Ask) else said
         duration_s = self._env.monotonic() - started
         account, outcome = self._account, str(observation.__struct_config__.tag)
@@ -164,6 +166,12 @@ class TaskWork:
             key=account.fingerprint if refused else "",
         )
         return said, _Heard(observation=observation, calls=(answered,), excerpt=_unread(call, reply, observation))
+
+    def _interpret(
+        self, call: str, sent: HttpReply | NotSent | Unconfirmed, step: str
+    ) -> "tuple[HttpReply | NotSent | Unconfirmed, Said]":
+        reply = self._without_secrets(sent)
+        return reply, self._read(call, reply, step)
 
     def _without_secrets(self, reply: HttpReply | NotSent | Unconfirmed) -> HttpReply | NotSent | Unconfirmed:
         if not isinstance(reply, HttpReply):
