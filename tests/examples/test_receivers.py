@@ -190,7 +190,10 @@ async def test_a_receiver_without_a_secret_does_not_take_what_anybody_can_sign(
     forged = _sign_with_empty_key(body := b'{"id":"evt_1","type":"taskhook.ping","data":{}}')
     env = scene.environment(TASKHOOK_SECRET=secret, PORT=str(port), EVENTS_DIR=str(tmp_path), QUEUE_URL="none")
     command = [str(word).replace("{port}", str(port)) for word in example.command]
-    async with started(*command, env=env, cwd=tmp_path) as process, httpx.AsyncClient(trust_env=False) as client:
+    async with (
+        started(*command, env=env, cwd=tmp_path) as process,
+        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client,
+    ):
         ending = asyncio.create_task(process.ended())
         try:
             while not ending.done():
