@@ -8,12 +8,12 @@ from starlette.types import Scope
 
 from service.core.account import Account
 from service.core.change import Change, Outcome
-from service.core.large_bodies import read_apart
 from service.core.lifecycle import advance
 from service.core.observation import Answer as CallbackAnswer
 from service.core.observation import Observation, Unverified
 from service.core.problems import Conflict, Forbidden, Malformed, NotFound, Problem, TooLarge
 from service.core.task import Task
+from service.large_bodies import read_apart
 from service.providers.base import Access, HttpReply, Provider
 from service.telemetry import log_dropped_outputs
 from service.telemetry.tracing import current_span

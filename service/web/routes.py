@@ -10,10 +10,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.core.event import Envelope
 from service.core.keys import Scope as Right
-from service.core.large_bodies import read_apart
 from service.core.problems import NotFound
 from service.core.views import DeliveryView, EndpointView, TaskView
 from service.core.why import Why
+from service.large_bodies import read_apart
 from service.web import (
     callbacks,
     deliveries,

@@ -12,12 +12,12 @@ from service.core.account import Account
 from service.core.breaker import AccountCall, CallKind, is_answer
 from service.core.change import Change
 from service.core.env import Env
-from service.core.large_bodies import read_apart
 from service.core.lifecycle import advance
 from service.core.observation import Ask, Failed, NotSent, Observation, Pending, Unconfirmed, Unreadable
 from service.core.problems import NotFound, Unavailable
 from service.core.task import Task, TaskError, Via
 from service.core.tokens import CallbackTokens
+from service.large_bodies import read_apart
 from service.outbound.client import ProviderClient
 from service.outbound.failures import kind_of
 from service.providers.base import Access, CallError, HttpReply, HttpRequest
