@@ -47,7 +47,10 @@ OUTPUT_POLLS_MAX = 6
 """Polls that may report success without an output before the task fails."""
 
 RAW_MAX = 16_384
-"""Bytes of a payload kept in the timeline."""
+"""Bytes of a payload kept in one entry of the timeline."""
+
+KEPT_MAX = 262_144
+"""Characters of bodies kept of one task, so that a sender that repeats itself can't fill the disk."""
 
 FINAL_EVENTS: dict[Status, EventType] = {
     "succeeded": "task.succeeded",
@@ -104,7 +107,8 @@ def advance(
     if via == "callback":
         return _called_back(task, observation, env, policy, excerpt)
     if excerpt is not None and isinstance(observation, Unconfirmed | Unreadable):
-        return _with_body(advance(task, observation, via, env, policy, lease), excerpt)
+        task, kept = _keep(task, excerpt)
+        return _with_body(advance(task, observation, via, env, policy, lease), kept)
     if task.is_final:
         return _after_the_end(task, observation, via, env)
     if via == "poll":
@@ -197,17 +201,21 @@ def _poll_or_expire(task: Task, env: Env, policy: Policy) -> Change:
 def _called_back(task: Task, observation: Observation, env: Env, policy: Policy, excerpt: str | None) -> Change:
     task = replace(task, callbacks=task.callbacks + 1)
     named = getattr(observation, "provider_task_id", None)
-    kept = {} if excerpt is None or task.erased_at else {"body": excerpt}
     if named and task.provider_task_id and named != task.provider_task_id:
+        task, kept = _keep(task, excerpt)
         return _poll_soon(task, env, policy, "mismatch", "callback.mismatched", provider_task_id=named, **kept)
     if task.is_final:
-        return _after_the_end(task, observation, "callback", env)
+        is_lost = isinstance(observation, Unreadable) and task.status != "succeeded"
+        task, kept = _keep(task, excerpt) if is_lost else (task, {})
+        return _with_body(_after_the_end(task, observation, "callback", env), kept)
     task = _adopt(task, named, env)
     if isinstance(observation, Unreadable):
+        task, kept = _keep(task, excerpt)
         return _poll_soon(task, env, policy, "unreadable", "callback.unreadable", reason=observation.reason, **kept)
     task = _remember(task, observation)
     if isinstance(observation, NoOutput | Hint) or (policy.confirm and policy.polling):
-        return _poll_soon(task, env, policy, "hint", "callback.hinted", says=tag_of(observation))
+        task, kept = _keep(task, excerpt) if not policy.polling or isinstance(observation, NoOutput) else (task, {})
+        return _poll_soon(task, env, policy, "hint", "callback.hinted", says=tag_of(observation), **kept)
     return _learn(task, observation, "callback", env, policy)
 
 
@@ -217,12 +225,20 @@ def _remember(task: Task, observation: Observation) -> Task:
     return replace(task, links={**task.links, **links}) if links else task
 
 
-def _with_body(change: Change, excerpt: str) -> Change:
-    """Keep what was not readable in the timeline, so that a paid result can be recovered by hand."""
+def _keep(task: Task, excerpt: str | None) -> tuple[Task, dict[str, Any]]:
+    """Keep the beginning of a body in the timeline, so that a paid result can be recovered by hand."""
+    room = min(RAW_MAX, KEPT_MAX - task.kept)
+    if not excerpt or task.erased_at or room <= 0:
+        return task, {}
+    return replace(task, kept=task.kept + len(excerpt[:room])), {"body": excerpt[:room]}
+
+
+def _with_body(change: Change, kept: dict[str, Any]) -> Change:
+    """Add a body to the first entry of the timeline."""
     first, *rest = change.timeline or (None,)
-    if first is None or change.tasks[0].erased_at:
+    if first is None or not kept:
         return change
-    return replace(change, timeline=(replace(first, detail={**first.detail, "body": excerpt}), *rest))
+    return replace(change, timeline=(replace(first, detail={**first.detail, **kept}), *rest))
 
 
 def _is_overtaken(task: Task, observation: Observation, lease: int | None) -> bool:
@@ -421,6 +437,8 @@ def _finish(
     detail: dict[str, Any] = {"code": error.code, "message": error.message} if error else {}
     if raw is not None and len(bytes(raw)) <= RAW_MAX:
         detail["raw"] = raw
+    elif raw is not None:
+        detail["body"] = bytes(raw)[:RAW_MAX].decode("utf-8", "replace")
     task, entries = _note(task, env, f"task.{status}", via=via, **detail)
     return Change(tasks=(task,), timeline=entries, events=(_event(task, env, FINAL_EVENTS[status], task.webhook_url),))
 

@@ -187,6 +187,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     setback: TaskError | None = None
     lost: bool = False
     polls_without_output: int = 0
+    kept: int = 0
+    """Characters of bodies in its timeline."""
     provider_cancel: ProviderCancel | None = None
     links: dict[str, str] = {}
     submitted_at: datetime | None = None

@@ -232,5 +232,5 @@ def _find_error(body: dict[str, Any]) -> dict[str, Any] | None:
 
 def _task_error(error: dict[str, Any], status: int = 500) -> TaskError:
     code, text = read_code(error.get("code")), error_text(error)
-    ours = CODES.get(code) or ("content_policy" if is_moderation(code, text) else code_by_status(status))
+    ours = CODES.get(code) or ("content_policy" if is_moderation(error) else code_by_status(status))
     return task_error(ours, text, code)

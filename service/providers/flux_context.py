@@ -10,15 +10,13 @@ from urllib.parse import quote
 from service.core.account import Account, Limits
 from service.core.observation import Accepted, Failed, NotFound, Observation, Pending, Succeeded, Unreadable
 from service.core.problems import FieldError
-from service.core.task import ErrorCode, Image, Task, TaskError, TaskInput
+from service.core.task import ErrorCode, Task, TaskError, TaskInput
 from service.providers.base import Capabilities, HttpReply, HttpRequest, Model, UnsignedCallbacks, build_call, json_body
 from service.providers.checks import check_declared
-from service.providers.foreign import error_code, error_text, read_link
+from service.providers.foreign import error_code, error_text
 from service.providers.replies import (
     code_by_status,
-    content_type,
     decode_object,
-    dropped_links,
     expires_at,
     is_moderation,
     judge_foreign_submit,
@@ -27,7 +25,7 @@ from service.providers.replies import (
     no_output,
     raw_payload,
     read_amount,
-    read_object,
+    read_images,
     read_task_id,
     read_text,
     task_error,
@@ -105,20 +103,16 @@ class FluxContext(UnsignedCallbacks):
         return Unreadable(reason="flux-context.org sends no callbacks")
 
     def _read_picture(self, body: dict[str, Any], reply: HttpReply) -> Observation:
-        value = read_object(body.get("result")).get("url")
-        url = read_link(value)
-        if url is None:
-            return no_output(reply, dropped=dropped_links([value]))
-        image = Image(
-            url=url, expires_at=expires_at(reply, self.capabilities.result_life_s), content_type=content_type(url)
-        )
-        return Succeeded(images=(image,), raw=raw_payload(reply))
+        images, dropped = read_images(body.get("result"), "url", expires_at(reply, self.capabilities.result_life_s))
+        if not images:
+            return no_output(reply, dropped=dropped)
+        return Succeeded(images=images, raw=raw_payload(reply), dropped=dropped)
 
 
 def _refusal(body: dict[str, Any], status: int) -> TaskError:
     """Errors are `{"error": "<text>"}`; the one for credits adds two numbers that are worth telling."""
     message, code = error_text(body), code_by_status(status)
-    if is_moderation(message, error_code(body.get("error"))) and status in (400, 403, 422):
+    if is_moderation(body) and status in (400, 403, 422):
         code = "content_policy"
     required, available = read_amount(body.get("creditsRequired")), read_amount(body.get("creditsAvailable"))
     if message and required is not None and available is not None:
@@ -128,6 +122,7 @@ def _refusal(body: dict[str, Any], status: int) -> TaskError:
 
 def _failure(body: dict[str, Any]) -> TaskError:
     """No code is documented: the words tell moderation from other failures."""
-    text, word = error_text(body.get("error") or body), error_code(body.get("error"))
-    code: ErrorCode = "content_policy" if is_moderation(text, word) else "provider_error"
+    error = body.get("error") or body
+    text, word = error_text(error), error_code(body.get("error"))
+    code: ErrorCode = "content_policy" if is_moderation(error) else "provider_error"
     return task_error(code, text, word)

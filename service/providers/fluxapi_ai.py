@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import re
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import quote
 
@@ -39,7 +40,7 @@ from service.providers.base import (
     json_body,
 )
 from service.providers.checks import check_declared
-from service.providers.foreign import error_text, read_link
+from service.providers.foreign import error_text, link_values, read_link
 from service.providers.replies import (
     content_type,
     decode_object,
@@ -199,12 +200,12 @@ def _refuse(code: int, envelope: dict[str, Any], reply: HttpReply) -> Observatio
     return Failed(error=_error(code, message), raw=raw_payload(reply))
 
 
-def _error(code: int | None, message: str | None, provider_code: str | None = None) -> TaskError:
+def _error(code: int | None, said: Any, provider_code: str | None = None) -> TaskError:
     """Codes that are in no table, such as 408 and 501, are the provider's failure; 500 is also used for bad input."""
-    ours = CODES.get(code or 0, "provider_error")
+    ours, message = CODES.get(code or 0, "provider_error"), error_text(said)
     if code == 500 and VALIDATION.search(message or ""):
         ours = "invalid_request"
-    if code is None and is_moderation(message):
+    if ours in ("provider_error", "invalid_request") and is_moderation(said, provider_code):
         ours = "content_policy"
     return task_error(ours, message, provider_code or (None if code is None else str(code)))
 
@@ -223,33 +224,35 @@ def _read_record(record: dict[str, Any], reply: HttpReply) -> Observation:
         return _read_output(record.get("response"), reply, task_id)
     if flag in (2, 3):
         opaque = record.get("errorCode")  # null, a number or a word
-        error = _error(read_int(opaque), error_text(record.get("errorMessage")), read_code(opaque))
+        error = _error(read_int(opaque), record.get("errorMessage"), read_code(opaque))
         return Failed(error=error, raw=raw_payload(reply), provider_task_id=task_id)
     return Pending(provider_task_id=task_id)
 
 
 def _read_output(links: Any, reply: HttpReply, task_id: str | None) -> Observation:
-    values = [read_object(links).get(name) for name in ("resultImageUrl", "originImageUrl")]
-    images, dropped = _read_links(values, reply), dropped_links(values)
+    result, original = (link_values(read_object(links).get(name)) for name in ("resultImageUrl", "originImageUrl"))
+    images, dropped = _read_links(result, original, reply), dropped_links([*result, *original])
     if not images:
         return no_output(reply, task_id, dropped)
     return Succeeded(images=images, raw=raw_payload(reply), provider_task_id=task_id, dropped=dropped)
 
 
-def _read_links(values: list[Any], reply: HttpReply) -> tuple[Image, ...]:
-    """The copy that lasts 14 days, and the original that expires after 10 minutes; missing ones are empty strings."""
-    result, original = map(read_link, values)
+def _read_links(results: list[Any], originals: list[Any], reply: HttpReply) -> tuple[Image, ...]:
+    """The copies that last 14 days, and the originals that expire after 10 minutes; missing ones are empty strings."""
+    pairs = [(read_link(result), read_link(original)) for result, original in zip_longest(results, originals)]
+    return tuple(_image(result, original, reply) for result, original in pairs if result or original)
+
+
+def _image(result: str | None, original: str | None, reply: HttpReply) -> Image:
     soon = expires_at(reply, ORIGINAL_LIFE_S)
     if result is None:
-        return (Image(url=original, expires_at=soon, content_type=content_type(original)),) if original else ()
-    return (
-        Image(
-            url=result,
-            expires_at=expires_at(reply, RESULT_LIFE_S),
-            content_type=content_type(result),
-            original_url=original,
-            original_expires_at=soon if original else None,
-        ),
+        return Image(url=original or "", expires_at=soon, content_type=content_type(original or ""))
+    return Image(
+        url=result,
+        expires_at=expires_at(reply, RESULT_LIFE_S),
+        content_type=content_type(result),
+        original_url=original,
+        original_expires_at=soon if original else None,
     )
 
 

@@ -116,7 +116,7 @@ def _find_error(body: dict[str, Any], status: int) -> TaskError | None:
     code, kind = (read_code(read_object(error).get(name)) for name in ("code", "type"))
     text = error_text(error)
     ours = CODES.get(code) or CODES.get(kind) or code_by_status(status)
-    if ours == "invalid_request" and is_moderation(code, text):
+    if ours == "invalid_request" and is_moderation(error):
         ours = "content_policy"
     return task_error(ours, text, code or kind)
 

@@ -4,16 +4,17 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
 
-from service.core.foreign_json import is_costly
+from service.core.foreign_json import is_costly, open_text
 from service.core.observation import Failed, NoOutput, NotSent, Observation, Throttled, Unconfirmed, Unreadable
 from service.core.task import ErrorCode, Image, TaskError
 from service.core.times import after, rfc3339
 from service.providers.base import DEPTH_MAX, HttpReply, is_too_deep
-from service.providers.foreign import error_text, read_link
+from service.providers.foreign import error_text, error_words, link_values, read_link
 
 TEXT_MAX = 500
 CODE_MAX = 100
@@ -39,7 +40,12 @@ CONTENT_TYPES = {
 TASK_ID = re.compile(r"[!-~]{1,256}")
 DIGITS = re.compile(r"\d{1,12}", re.ASCII)
 SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
-MODERATION = re.compile(r"safety|moderat|polic(y|ies)|nsfw|flagged|inappropriate|prohibited", re.IGNORECASE)
+MODERATION = re.compile(
+    r"safety(?![ _-]?tolerance)|moderat|polic(y|ies)|nsfw|flagged|inappropriate|prohibited|sexual|"
+    r"sensitive[ _-]?(content|word|info|topic|material)|content[ _-]?(filter|violat|restrict|block)|"
+    r"data_?inspection_?failed|敏感|违规|违禁|审核",
+    re.IGNORECASE,
+)
 CLOUDFLARE = re.compile(rb"\s*error code: 10\d\d", re.IGNORECASE)
 KEY = re.compile(r"\b(sk-|bearer\s+)[^\s\"',;]+", re.IGNORECASE)
 LONG_WORD = re.compile(r"[\w*-]{20,}")
@@ -58,11 +64,16 @@ def decode_object(body: bytes) -> dict[str, Any] | None:
 
 
 def read_object(value: Any) -> dict[str, Any]:
-    """The value if it is an object, else an empty one."""
+    """The value if it is an object, also as JSON in a text; else an empty one."""
+    value = open_text(value)
     return value if isinstance(value, dict) else {}
 
 
 def read_list(value: Any) -> list[Any]:
+    """The value if it is a list, also as JSON in a text; a lone object is a list of one."""
+    value = open_text(value)
+    if isinstance(value, dict):
+        return [value]
     return value if isinstance(value, list) else []
 
 
@@ -98,9 +109,17 @@ def is_no_task_id(value: Any) -> bool:
 def dropped_links(values: Iterable[Any]) -> tuple[str, ...]:
     """Return what stands where a link belongs and is none, bounded; empty values stand for no link."""
     wrong = [value for value in values if value not in (None, "") and read_link(value) is None]
-    return tuple(
-        tidy(value if isinstance(value, str) else type(value).__name__, DROPPED_CHARS) for value in wrong[:DROPPED_MAX]
-    )
+    if len(wrong) <= DROPPED_MAX:
+        return tuple(map(_describe_dropped, wrong))
+    shown = wrong[: DROPPED_MAX - 1]
+    return (*map(_describe_dropped, shown), f"and {len(wrong) - len(shown)} more")
+
+
+def _describe_dropped(value: Any) -> str:
+    """A text as it is, an object by the names of its fields."""
+    if isinstance(value, dict):
+        return tidy("an object with " + ", ".join(islice(value, 10)), DROPPED_CHARS)
+    return tidy(value if isinstance(value, str) else type(value).__name__, DROPPED_CHARS)
 
 
 def read_code(value: Any) -> str | None:
@@ -128,9 +147,9 @@ def no_output(reply: HttpReply, task_id: str | None = None, dropped: tuple[str, 
     return NoOutput(error=error, raw=raw_payload(reply), provider_task_id=task_id, dropped=dropped)
 
 
-def is_moderation(*texts: str | None) -> bool:
-    """Return whether a code or text is about moderation; many providers have no code for it."""
-    return any(MODERATION.search(text) for text in texts if text)
+def is_moderation(*errors: Any) -> bool:
+    """Return whether an error, text or code is about moderation; many providers have no code for it."""
+    return any(MODERATION.search(error_words(error)) for error in errors if error)
 
 
 def code_by_status(status: int) -> ErrorCode:
@@ -171,11 +190,23 @@ def content_type(url: str) -> str | None:
 
 
 def read_images(items: Any, key: str, expiry: str | None) -> tuple[tuple[Image, ...], tuple[str, ...]]:
-    """Return the pictures of a list of objects with a link under `key`, and the links that are not usable."""
-    values = [read_object(item).get(key) for item in read_list(items)]
-    links = [link for link in map(read_link, values) if link]
+    """Return the pictures of a list of links or of objects with one under `key`, and what is not usable."""
+    found = open_text(items)
+    found = found if isinstance(found, list) else [found]
+    values = [
+        value
+        for item in found
+        for value in link_values(item[key] if isinstance(item, dict) and item.get(key) else item)
+        if not _is_empty(value, key)
+    ]
+    links = list(dict.fromkeys(link for link in map(read_link, values) if link))
     images = tuple(Image(url=link, expires_at=expiry, content_type=content_type(link)) for link in links)
     return images, dropped_links(values)
+
+
+def _is_empty(value: Any, key: str) -> bool:
+    """Whether an object has the field for its link and nothing in it: a link that is not there yet."""
+    return isinstance(value, dict) and key in value and value[key] in (None, "")
 
 
 def judge_submit_status(reply: HttpReply, pause_s: float | None = None) -> Observation | None:
@@ -210,7 +241,7 @@ def _refusal(reply: HttpReply) -> TaskError:
     """The error of a 4xx whose body is in no documented shape; its words are kept all the same."""
     body = decode_object(reply.body)
     text, code = error_text(body), code_by_status(reply.status)
-    if is_moderation(text) and reply.status in (400, 403, 422):
+    if is_moderation(body) and reply.status in (400, 403, 422):
         code = "content_policy"
     return task_error(code, text or f"HTTP {reply.status} without a readable error", str(reply.status))
 

@@ -54,6 +54,7 @@ class _TaskDocument(msgspec.Struct, omit_defaults=True):
     links: dict[str, str] = {}
     trace: TraceContext | None = None
     account_named: bool = False
+    kept: int = 0
 
 
 class _Traced(msgspec.Struct, kw_only=True):

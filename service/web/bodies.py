@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 from starlette.types import Receive, Scope
 
-from service.core.foreign_json import is_costly
+from service.core.foreign_json import COMMAS_MAX, is_costly
 from service.core.problems import FieldError, InvalidRequest, Malformed, TooLarge, Unavailable, UnsupportedType
 from service.web.calls import find_header
 from service.web.errors import ClientGone
@@ -104,7 +104,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     if not body:
         raise Malformed("The body is empty; it must be a JSON object.")
     body = body.removeprefix(BOM_UTF8)
-    if is_costly(body):
+    if is_costly(body, COMMAS_MAX):
         raise Malformed("The body holds too many values; it must have at most 30,000.")
     if _ESCAPED.search(body):
         _check_storable(_parse(body))

@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 from service.core.account import Account
 from service.core.change import Change, Outcome
+from service.core.foreign_json import COMMAS_MAX, is_costly
 from service.core.lifecycle import advance
 from service.core.observation import Answer as CallbackAnswer
 from service.core.observation import Observation, Unverified
@@ -151,7 +152,10 @@ async def _take(web: Web, scope: Scope, sent: bytes, access: Access, task_id: st
 
 
 def _interpret(provider: Provider, account: Account, raw: HttpReply) -> tuple[bytes, Observation | CallbackAnswer]:
-    """Return the body without our secrets, and what it says."""
+    """Return the body without our secrets, and what it says. One that is costly to decode is only kept."""
+    if is_costly(raw.body, COMMAS_MAX):
+        kept = account.clean(raw.body[:EXCERPT_MAX])
+        return kept, provider.parse_callback(msgspec.structs.replace(raw, body=b""), account)
     body = account.clean(raw.body)
     return body, provider.parse_callback(msgspec.structs.replace(raw, body=body), account)
 

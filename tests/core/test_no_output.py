@@ -1,10 +1,11 @@
 """A success without an output: polled a few more times, and never lost or failed at once."""
 
 import msgspec
+from msgspec.structs import replace
 
 from service.core import lifecycle
 from service.core.change import Change
-from service.core.observation import Accepted, NoOutput, Succeeded, Unconfirmed, Unreadable
+from service.core.observation import Accepted, Hint, NoOutput, Succeeded, Unconfirmed, Unreadable
 from service.core.schedule import Policy
 from service.core.task import Image, Task, TaskError
 from tests.support.env import FakeEnv
@@ -77,3 +78,39 @@ def test_a_body_that_could_not_be_read_stands_in_the_timeline() -> None:
     assert unconfirmed.timeline[0].detail["body"] == '{"job":"j-1"}'
     polled = lifecycle.advance(running(env, policy), Unreadable(reason="HTML"), "poll", env, policy, None, "<html>")
     assert polled.timeline[0].detail["body"] == "<html>"
+
+
+def test_bodies_that_could_not_be_read_are_bounded_in_sum() -> None:
+    env, policy = FakeEnv(), CALLS_BACK
+    task, kept = running(env, policy), 0
+    for _ in range(40):
+        change = lifecycle.advance(
+            task, Unreadable(reason="HTML"), "callback", env, policy, excerpt="x" * 2 * lifecycle.RAW_MAX
+        )
+        task = change.tasks[0]
+        sizes = [len(entry.detail.get("body", "")) for entry in change.timeline]
+        assert max(sizes) <= lifecycle.RAW_MAX
+        kept += sum(sizes)
+    assert kept == lifecycle.KEPT_MAX
+
+
+def test_a_hint_of_a_provider_that_cannot_be_polled_keeps_its_body() -> None:
+    env, policy = FakeEnv(), replace(CALLS_BACK, polling=False)
+    hint = Hint(reason="the callback says succeeded")
+    change = lifecycle.advance(running(env, policy), hint, "callback", env, policy, excerpt='{"url":"x"}')
+    assert change.timeline[0].detail["body"] == '{"url":"x"}'
+
+
+def test_a_body_that_could_not_be_read_after_a_timeout_is_kept() -> None:
+    env, policy = FakeEnv(), CALLS_BACK
+    ended = replace(running(env, policy), status="failed", step="done")
+    change = lifecycle.advance(ended, Unreadable(reason="HTML"), "callback", env, policy, excerpt="<a>")
+    assert change.outcome == "duplicate" and change.timeline[0].detail["body"] == "<a>"
+
+
+def test_the_beginning_of_a_long_answer_that_failed_is_kept() -> None:
+    env = FakeEnv()
+    long = NoOutput(error=EMPTY.error, raw=msgspec.Raw(b'{"a":"' + b"x" * 100_000 + b'"}'))
+    task = lifecycle.begin(make_task(env), env, BLOCKING).tasks[0]
+    change = lifecycle.advance(task, long, "submit", env, BLOCKING)
+    assert len(change.timeline[-1].detail["body"]) == lifecycle.RAW_MAX

@@ -71,6 +71,64 @@ def test_an_odd_number_beside_the_result_is_null(provider: str, call: str, numbe
     assert (raw["elapsed"], raw["said"]) == (None, "NaN")
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda body: body[:-1] + b",}",
+        lambda body: body[:-1] + b',"list":[1,2,]}',
+        lambda body: body[:-1] + b',"said":"line\none\t"}',
+        lambda body: body[:-1] + b',"said":"caf\xe9"}',
+        lambda body: body[:-1] + b',"half":"\\ud83d"}',
+        lambda body: body[:-1] + b',"seed":' + b"9" * 5_000 + b"}",
+        lambda body: body[:-1] + b',"said":"a, ] b",}',
+        lambda body: b"\xef\xbb\xbf \r\n" + body + b"\0\0",
+        lambda body: body + b"\n<!-- served in 3 ms -->",
+        lambda body: body + body,
+        lambda body: b'{"progress":1}\n' + body + b"\n",
+        lambda body: msgspec.json.encode(body.decode()),
+    ],
+    ids=[
+        "trailing comma",
+        "trailing comma in a list",
+        "control characters",
+        "latin-1",
+        "half a surrogate pair",
+        "a long number",
+        "a comma and a bracket in a text",
+        "blanks and NULs around it",
+        "text after it",
+        "sent twice",
+        "JSON lines",
+        "JSON in a string",
+    ],
+)
+@each_success
+def test_json_that_senders_break_is_read_all_the_same(provider: str, call: str, spoil: Any) -> None:
+    observation = received(provider, call, spoil(msgspec.json.encode(SUCCESS[provider, call])))
+    assert isinstance(observation, Succeeded), observation
+    assert observation.images[0].url == LINK
+    msgspec.json.decode(observation.raw)
+
+
+@pytest.mark.parametrize("body", [b"<html>{}</html>", b'{"a":1}{"b":', b"Proxy error {}", b'{"a" 1}', b"[1, 2"])
+def test_what_no_repair_makes_json_stays_as_it_is(body: bytes) -> None:
+    assert repair_json(body) == body
+
+
+@pytest.mark.parametrize(("provider", "call"), [key for key in SUCCESS if key[0] != "flux-context"])
+def test_an_object_inside_is_read_out_of_a_text(provider: str, call: str) -> None:
+    body = SUCCESS[provider, call]
+    name = "response" if "response" in body else "data"
+    observation = received(provider, call, msgspec.json.encode(body | {name: msgspec.json.encode(body[name]).decode()}))
+    assert isinstance(observation, Succeeded) and observation.images[0].url == LINK
+
+
+def test_the_words_of_a_long_transcript_are_read() -> None:
+    words = [{"text": "word", "start": 1, "end": 2, "confidence": 0.5} for _ in range(15_000)]
+    body = msgspec.json.encode(SUCCESS["acedata", "poll"] | {"words": words, "said": 'a "quote"'})
+    assert isinstance(received("acedata", "poll", body), Succeeded)
+
+
 def test_a_valid_body_stays_byte_for_byte() -> None:
     for body in (b'{"a": 1.0, "b": "NaN"}', b'{"a":"\\u00e9"}', b"", b"not json NaN", b'{"a":1}{"NaN"'):
         assert repair_json(body) == body
@@ -114,6 +172,13 @@ def test_json_that_is_costly_to_decode_is_unreadable_at_once(body: bytes, escape
         ("https://cdn.example.com/灯.png", "https://cdn.example.com/%E7%81%AF.png"),
         ("https://cdn.example.com/a\nb.png", "https://cdn.example.com/ab.png"),
         ('https://cdn.example.com/a"b<c>.png', "https://cdn.example.com/a%22b%3Cc%3E.png"),
+        ("https://cdn.example.com/50%.png", "https://cdn.example.com/50%25.png"),
+        ("https://bücher.example/r.png", "https://xn--bcher-kva.example/r.png"),
+        (f"\u200b{LINK}\ufeff", LINK),
+        (f"<{LINK}>", LINK),
+        ("https:\\/\\/cdn.example.com\\/r.png", LINK),
+        (f'["{LINK}"]', LINK),
+        (f'{{"url": "{LINK}"}}', LINK),
     ],
 )
 @each_success
@@ -130,9 +195,43 @@ def test_no_link_is_read_out_of_something_else(value: Any) -> None:
     assert read_link(value) is None
 
 
+@pytest.mark.parametrize("shape", [lambda link: [link], lambda link: {"url": link}, lambda link: [{"src": link}]])
+@each_success
+def test_a_link_is_found_in_a_list_or_an_object(provider: str, call: str, shape: Any) -> None:
+    observation = received(provider, call, with_link(provider, call, shape(LINK)))
+    assert isinstance(observation, Succeeded)
+    assert [image.url for image in observation.images] == [LINK]
+
+
+@each_success
+def test_several_links_in_one_text_are_several_outputs(provider: str, call: str) -> None:
+    other = "https://cdn.example.com/a,b.png"
+    observation = received(provider, call, with_link(provider, call, f"{LINK},\n{other}"))
+    assert isinstance(observation, Succeeded)
+    assert [image.url for image in observation.images] == [LINK, other]
+
+
+@each_success
+def test_an_output_that_is_no_link_is_dropped_by_name(provider: str, call: str) -> None:
+    observation = received(provider, call, with_link(provider, call, [LINK, "file:///etc/x", {"blob": "x"}]))
+    assert isinstance(observation, Succeeded)
+    assert [image.url for image in observation.images] == [LINK]
+    assert observation.dropped == ("file:///etc/x", "an object with blob")
+
+
+@pytest.mark.parametrize("provider", ["acedata", "fluxapi-org"])
+def test_an_item_without_a_link_beside_others_is_dropped_by_name(provider: str) -> None:
+    key = "image_url" if provider == "acedata" else "url"
+    body = SUCCESS[provider, "submit"] | {"data": [{key: LINK}, {"b64_json": "aGk="}]}
+    observation = received(provider, "submit", msgspec.json.encode(body))
+    assert isinstance(observation, Succeeded)
+    assert observation.dropped == ("an object with b64_json",)
+
+
 def test_unusable_links_are_named_and_bounded() -> None:
     assert dropped_links(["", None, LINK, "file:///x", 7]) == ("file:///x", "int")
     many = dropped_links(["x" * 10_000] * 100)
+    assert many[-1] == "and 91 more"
     assert len(many) == 10 and all(len(text) <= 200 for text in many)
 
 
@@ -154,6 +253,9 @@ def test_a_success_without_a_link_is_told_apart_from_a_failure(provider: str, ca
         (["too odd", {"message": "too wide"}], "too odd; too wide"),
         ({"detail": [{"loc": ["body", "ratio"], "msg": "too odd"}]}, "body.ratio: too odd"),
         ('{"error": {"message": "too odd"}}', "too odd"),
+        ({"error_message": "too odd"}, "too odd"),
+        ({"failure_reason": "too odd"}, "too odd"),
+        ([{"loc": ["body"], "msg": "too odd", "input": {"prompt": "x"}}], "body: too odd"),
         ({"code": 7}, None),
         ([], None),
         (None, None),
@@ -191,6 +293,36 @@ def test_a_failed_task_keeps_its_text_and_its_moderation(provider: str, shape: A
         observation = received(provider, "poll", body)
         assert isinstance(observation, Failed), observation
         assert text in observation.error.message and observation.error.code == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "content_policy_violation"},
+        {"message": "worker lost", "details": {"Moderation Reasons": ["violence"]}},
+        {"type": "SafetyError", "message": "refused"},
+        [{"type": "nsfw_content_detected"}],
+        '{"error": {"code": "moderation_blocked"}}',
+        {"message": "提示词包含敏感内容"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("provider", FAILURES)
+def test_moderation_is_recognised_wherever_an_error_names_it(provider: str, error: Any) -> None:
+    observation = received(provider, "poll", msgspec.json.encode(FAILURES[provider](error)))
+    assert isinstance(observation, Failed), observation
+    assert observation.error.code == "content_policy"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [{"message": "worker lost", "input": {"prompt": "a policy"}}, "safetyTolerance is too high", {"nsfw": [False]}],
+)
+@pytest.mark.parametrize("provider", FAILURES)
+def test_what_was_asked_for_is_no_moderation(provider: str, error: Any) -> None:
+    observation = received(provider, "poll", msgspec.json.encode(FAILURES[provider](error)))
+    assert isinstance(observation, Failed), observation
+    assert observation.error.code == "provider_error"
 
 
 @pytest.mark.parametrize("key", ["error", "detail", "message", "msg"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from service.core.foreign_json import is_costly
 from service.providers.base import DEPTH_MAX, HttpReply, is_too_deep
 
 STEPS_MAX = 100_000
@@ -60,7 +61,9 @@ def read_callback(request: HttpReply) -> Document:
 
 
 def read_json(body: bytes | str) -> Any:
-    """The JSON value; None for what is no JSON or nested too deep. Integers keep every digit."""
+    """Return the JSON value; None for what is no JSON, nested too deep or costly. Integers keep every digit."""
+    if is_costly(body if isinstance(body, bytes) else body.encode("utf-8", "replace")):
+        return None
     try:
         value = msgspec.json.decode(body)
     except (ValueError, RecursionError):

@@ -4,13 +4,13 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from service.core.task import TaskError
+from service.core.task import ErrorCode, TaskError
 from service.providers.base import HttpReply
 from service.providers.declared.document import Document
 from service.providers.declared.expressions import Expression
 from service.providers.declared.schema import Declaration, ErrorRule
 from service.providers.foreign import error_code, error_text
-from service.providers.replies import PAUSE_MAX_S, read_code, retry_after_s, task_error
+from service.providers.replies import PAUSE_MAX_S, is_moderation, read_code, retry_after_s, task_error
 
 
 class Judged(NamedTuple):
@@ -29,13 +29,20 @@ def judge(it: Declaration, document: Document, reply: HttpReply, outer: Document
     code = _first(it.failure.provider_code, documents) or next(filter(None, map(_code, documents)), None)
     if message is None and reply.status >= 400:
         message = f"HTTP {reply.status} without a readable error"
-    is_throttled = rule is None and reply.status == 429
-    error = task_error(
-        "rate_limited" if is_throttled else rule.code if rule else "provider_error", message, read_code(code)
-    )
+    error = task_error(_code_of(rule, documents, reply, message), message, read_code(code))
     if rule and rule.retryable is not None:
         error = replace(error, retryable=rule.retryable)
     return Judged(error, retry_after_s(reply) or (_wait_s(rule, where) if rule else None))
+
+
+def _code_of(rule: ErrorRule | None, documents: list[Document], reply: HttpReply, message: str | None) -> ErrorCode:
+    """The rule's own code, except that words about moderation count for more than a rule about the HTTP status."""
+    if rule is None and reply.status == 429:
+        return "rate_limited"
+    code: ErrorCode = rule.code if rule else "provider_error"
+    is_vague = rule is None or (rule.when is None and code in ("invalid_request", "provider_error"))
+    bodies = [document.values["body"] for document in documents]
+    return "content_policy" if is_vague and reply.status < 500 and is_moderation(message, *bodies) else code
 
 
 def _fits(rule: ErrorRule, document: Document) -> bool:

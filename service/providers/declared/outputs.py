@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from service.core.foreign_json import open_text
 from service.core.task import Image
 from service.core.times import rfc3339
 from service.providers.base import HttpReply
 from service.providers.declared.document import Document
 from service.providers.declared.expressions import Expression
 from service.providers.declared.schema import ResultTable
-from service.providers.foreign import read_link
+from service.providers.foreign import link_values, read_link
 from service.providers.replies import content_type
 
 OUTPUTS_MAX = 100
@@ -33,22 +34,32 @@ def read_outputs(
 
 
 def find_links(urls: Expression | None, document: Document) -> list[Any]:
-    """What stands where links belong, usable or not."""
+    """Return what stands where links belong, usable or not."""
     items = _items(urls.find(document), NESTING_MAX) if urls else ()
-    return [item.get("url") if isinstance(item, dict) else item for item in items]
+    return [_link_of(item) for item in items]
 
 
 def _items(value: Any, depth: int) -> Iterator[Any]:
+    value = open_text(value)
     if isinstance(value, list) and depth:
         for item in value:
             yield from _items(item, depth - 1)
+    elif isinstance(value, str):
+        yield from link_values(value)
     elif value is not None:
         yield value
 
 
+def _link_of(item: Any) -> Any:
+    """The link of an object, under `url` or another name for it; the object itself where there is none."""
+    if not isinstance(item, dict) or ("url" in item and item["url"] in (None, "")):
+        return item.get("url") if isinstance(item, dict) else item
+    return next(iter(link_values(item)), None)
+
+
 def _read_item(item: Any, expiry: datetime | None) -> Image | None:
     fields: dict[str, Any] = item if isinstance(item, dict) else {"url": item}
-    link = read_link(fields.get("url"))
+    link = read_link(_link_of(fields))
     if link is None:
         return None
     ends_at = read_time(fields.get("expires_at")) or expiry
