@@ -95,6 +95,8 @@ def _without_bom(body: bytes) -> bytes:
             if encoding == "utf-8":
                 return body[len(mark) :]
             return body.decode(encoding, "replace").encode("utf-8", "replace")
+    if b"\0" in body[:2]:  # UTF-16 or UTF-32 without a mark: JSON begins with an ASCII character
+        return body.decode(json.detect_encoding(body), "replace").encode("utf-8", "replace")
     return body.rstrip(b"\0") if body.endswith(b"\0") else body
 
 

@@ -9,7 +9,7 @@ import pytest
 from service.core.foreign_json import repair_json
 from service.core.observation import Accepted, Failed, NoOutput, Observation, Succeeded, Unreadable
 from service.providers.foreign import error_text, read_link
-from service.providers.replies import dropped_links
+from service.providers.replies import dropped_links, is_moderation
 from tests.providers.material import account, read, reply
 
 LINK = "https://cdn.example.com/r.png"
@@ -127,6 +127,54 @@ def test_the_words_of_a_long_transcript_are_read() -> None:
     words = [{"text": "word", "start": 1, "end": 2, "confidence": 0.5} for _ in range(15_000)]
     body = msgspec.json.encode(SUCCESS["acedata", "poll"] | {"words": words, "said": 'a "quote"'})
     assert isinstance(received("acedata", "poll", body), Succeeded)
+
+
+MALFORMED = {
+    "a comma before the bracket": lambda body: body[:-1] + b",}",
+    "commas before all brackets": lambda body: body.replace(b"}", b" ,\n}"),
+    "a line end in a text": lambda body: body[:-1] + b',"said":"two\nlines\t"}',
+    "a NUL in a text": lambda body: body[:-1] + b',"said":"a\0b"}',
+    "bytes that are not UTF-8": lambda body: body[:-1] + b',"said":"caf\xe9"}',
+    "UTF-16 without a mark": lambda body: body.decode().encode("utf-16-le"),
+    "a page after the object": lambda body: body + b"\n<!-- served by proxy 3 -->",
+    "NULs after the object": lambda body: body + b"\0\0\0",
+    "half of a pair": lambda body: body[:-1] + b',"said":"\\ud83d"}',
+}
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+@each_success
+def test_a_paid_result_in_malformed_json_is_read(provider: str, call: str, fault: str) -> None:
+    body = MALFORMED[fault](msgspec.json.encode(SUCCESS[provider, call]))
+    observation = received(provider, call, body)
+    assert isinstance(observation, Succeeded) and observation.images[0].url == LINK
+    assert isinstance(msgspec.json.decode(observation.raw), dict)
+
+
+def test_a_comma_inside_a_text_is_no_fault() -> None:
+    assert repair_json(b'{"a": ",}", "b": [1,],}') == b'{"a":",}","b":[1]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "moderated"),
+    [
+        ("Blocked by content filter", True),
+        ("The prompt contains sexual content", True),
+        ("Sensitive content was detected", True),
+        ("提示词违规", True),
+        ("safety_tolerance must be from 0 to 6", False),
+        ("names are case-sensitive", False),
+        ("retry later", False),
+    ],
+)
+def test_words_of_moderation_are_known(text: str, moderated: bool) -> None:
+    assert is_moderation(text) is moderated
+
+
+@pytest.mark.parametrize("name", ["errorMessage", "error_description", "fail_reason", "errmsg", "info", "cause"])
+def test_an_error_text_is_found_under_any_name_that_is_in_use(name: str) -> None:
+    assert error_text({"code": 17, name: "no credits"}) == "no credits"
+    assert error_text({"error": {"code": 17, name: "no credits"}}) == "no credits"
 
 
 def test_a_valid_body_stays_byte_for_byte() -> None:
