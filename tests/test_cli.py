@@ -22,6 +22,7 @@ from service.cli import cli
 from service.environment import SettingsError
 from tests.support.factory import SECRET
 from tests.support.stand_in import KEY, PNG, StandIn, closed_port, make_task
+from tests.support.wait import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 SUBMIT = ("submit", "fluxapi-ai/flux-kontext-pro")
@@ -68,7 +69,7 @@ class Terminal:
         os.close(slave)
         self.shown = ""
 
-    def until(self, text: str, timeout_s: float = 10.0) -> str:
+    def until(self, text: str, timeout_s: float = PATIENCE_S) -> str:
         """What was shown, without its colours, once `text` is in it."""
         end = time.monotonic() + timeout_s
         while text not in self.shown:

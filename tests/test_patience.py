@@ -33,6 +33,17 @@ def found(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, "httpx's own deadline of 5 s"
 
 
+def defaults(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Deadlines that a function has where its caller names none."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            positional = node.args.posonlyargs + node.args.args
+            values = [None] * (len(positional) - len(node.args.defaults)) + node.args.defaults + node.args.kw_defaults
+            for argument, value in zip(positional + node.args.kwonlyargs, values, strict=True):
+                if argument.arg in ("timeout", "timeout_s", "at_most_s") and value is not None and is_short(value):
+                    yield node.lineno, "a short deadline by default"
+
+
 def is_short(time: ast.expr) -> bool:
     return isinstance(time, ast.Constant) and isinstance(time.value, int | float) and 0 < time.value < LEAST_S
 
@@ -42,6 +53,7 @@ def test_no_wait_ends_before_a_busy_machine_is_done() -> None:
         f"{path.relative_to(HERE.parent)}:{line}: {what}"
         for path in sorted(HERE.rglob("*.py"))
         if str(path.relative_to(HERE.parent)) not in SITTING_OUT
-        for line, what in found(ast.parse(path.read_text()))
+        for tree in [ast.parse(path.read_text())]
+        for line, what in (*found(tree), *defaults(tree))
     ]
     assert short == []

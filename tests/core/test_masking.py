@@ -2,7 +2,6 @@
 
 import html
 import json
-import time
 from urllib.parse import quote
 
 import msgspec
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.core.masking import CUT_MIN, MASKED, mask, mask_body, repair_escapes, secrets_in_url
 from service.core.tokens import CallbackTokens, hide_tokens
+from tests.support.cost import least_s
 
 SECRET = "tok/en+with=odd&chars-123"
 SPELLINGS = {
@@ -139,9 +139,8 @@ def test_a_body_that_is_not_json_is_masked_too() -> None:
     ids=lambda body: str(body[:8]),
 )
 def test_masking_1_mib_takes_little_time(body: bytes) -> None:
-    began = time.thread_time()
-    mask_body(repair_escapes(body), hide_tokens, [SECRET, "another-secret-of-ours"])
-    assert time.thread_time() - began < 0.05
+    secrets = [SECRET, "another-secret-of-ours"]
+    assert least_s(lambda: mask_body(repair_escapes(body), hide_tokens, secrets)) < 0.05
 
 
 # Half a character

@@ -239,7 +239,7 @@ async def test_a_failed_attempt_is_repeated_under_the_same_id_with_a_fresh_signa
     for one in subscriber.received:
         one.verify(group.secret)
     first, second, third = subscriber.received
-    assert 0.05 < second.at - first.at < 1.5
+    assert second.at - first.at > 0.05
     assert third.at - second.at > 1.8, "Retry-After was not honoured"
     assert third.timestamp > second.timestamp
     assert third.signatures != second.signatures
