@@ -18,6 +18,8 @@ GIVEN_UP = "(status = 'failed' or status = 'held' or status = 'parked')"
 FLYING = "(step = 'sending' or step = 'unconfirmed' or step = 'tracking')"
 """In the words of the partial indexes: a planner goes by them, since it can't know what a parameter will be."""
 
+COMMON_TYPE = "task.succeeded"
+"""Most deliveries are of this type, so the index of types leaves it out."""
 PAGE_BYTES = 3 << 20
 """A page has no more, unless its first row alone does: a row may have a mebibyte or two."""
 AFTER_EVERY_ID = "~"
@@ -33,6 +35,18 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     provider_task_id: str | None = None
     metadata: dict[str, str] = {}
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a listing of deliveries is narrowed to; None narrows nothing."""
+
+    status: str | None = None
+    endpoint_id: str | None = None
+    task_id: str | None = None
+    event_id: str | None = None
+    event_type: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -92,14 +106,16 @@ def _page(
     return f"select {task_id} as id from {tables} {_where(conditions)} order by {order} limit {limit:d}", params
 
 
-def delivery_query(
-    driver: Driver, status: str | None, endpoint_id: str | None, task_id: str | None, before: str | None, limit: int
-) -> tuple[str, list[Any]]:
-    wanted = {"task_id": task_id, "endpoint_id": endpoint_id, "status": status}
-    given = {column: value for column, value in wanted.items() if value is not None}
+def delivery_query(driver: Driver, wanted: DeliveryFilter, before: str | None, limit: int) -> tuple[str, list[Any]]:
+    """The newest deliveries, from the one index that leads."""
+    columns = ("event_id", "task_id", "endpoint_id", "status", "event_type")
+    given = {column: value for column in columns if (value := getattr(wanted, column)) is not None}
     names, words = _delivery_index(given)
     leads = {name: given.pop(name) for name in names}
-    conditions, params, order = _walk(driver, leads, "id", _Bounds(high=before))
+    after, until = wanted.created_after, wanted.created_before
+    ends = [end for end in (before, first_id_at("delivery", until) if until else None) if end is not None]
+    bounds = _Bounds(low=first_id_at("delivery", after) if after else None, high=min(ends) if ends else None)
+    conditions, params, order = _walk(driver, leads, "id", bounds)
     conditions += [*words, *(f"{driver.aside(column)} = ?" for column in given)]
     sql = f"select {rows.DELIVERY_COLUMNS} from deliveries {_where(conditions)} order by {order} limit ?"
     return sql, [*params, *given.values(), limit]
@@ -124,15 +140,24 @@ def _leading(wanted: TaskFilter) -> tuple[str, str, dict[str, str]]:
 
 def _delivery_index(given: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Its columns, and the words of its condition: what a partial index holds can't depend on a parameter."""
+    if "event_id" in given:
+        return ("event_id",), ()  # as many as there are endpoints
     if "task_id" in given:
         return ("task_id",), ("task_id is not null",)
+    if given.get("event_type", COMMON_TYPE) != COMMON_TYPE:
+        return ("event_type",), (f"event_type <> '{COMMON_TYPE}'",)
+    return _state_index(given)
+
+
+def _state_index(given: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The index by endpoint and status, as far as these are given."""
     match given.get("status"):
         case "succeeded" if "endpoint_id" in given:
             return ("endpoint_id", "status"), ("status = 'succeeded'",)
         case "failed" | "held" | "parked" if "endpoint_id" in given:
             return ("endpoint_id", "status"), (GIVEN_UP,)
         case None:
-            return tuple(given), ()
+            return tuple(column for column in given if column == "endpoint_id"), ()
         case _:
             return ("status",), (STATED,)
 

@@ -33,6 +33,7 @@ from service.store.queries import (
     OPEN,
     PAGE_BYTES,
     STATED,
+    DeliveryFilter,
     TaskFilter,
     bounded,
     delivery_query,
@@ -275,11 +276,9 @@ class Reads:
         """
         return {key: Held(count=int(count), since=from_ms(since)) for key, count, since in await self._fetch(sql)}
 
-    async def list_deliveries(
-        self, status: str | None, endpoint_id: str | None, task_id: str | None, limit: int, before: str | None
-    ) -> Page[Delivery]:
+    async def list_deliveries(self, wanted: DeliveryFilter, limit: int, before: str | None) -> Page[Delivery]:
         """Newest first; a page ends where its attempts may be larger than a page."""
-        sql, params = delivery_query(self._driver, status, endpoint_id, task_id, before, limit + 1)
+        sql, params = delivery_query(self._driver, wanted, before, limit + 1)
         page = _page(await self._fetch(sql, *params), limit, rows.delivery_from_row)
         sizes = accumulate(min(delivery.attempts, ATTEMPTS_MAX) * ATTEMPT_BYTES for delivery in page.items)
         fitting = max(1, sum(size <= PAGE_BYTES for size in sizes))

@@ -115,6 +115,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     _op(S, "endpoints", "POST /v1/endpoints/{id}/test", endpoints.test_endpoint, "Send a taskhook.ping now", {202: DeliveryView}),
     _op(S, "endpoints", "POST /v1/endpoints/{id}/recover", endpoints.recover, "Send again what was not received", {200: endpoints.Recovered}, body=endpoints.Recover, problems=(409,)),
     _op(D, "endpoints", "GET /v1/deliveries", deliveries.list_deliveries, "List deliveries, newest first", {200: deliveries.DeliveryList}, query=deliveries.ListDeliveries),
+    _op(D, "endpoints", "POST /v1/deliveries/retry", deliveries.retry_deliveries, "One attempt now for each that matches", {202: deliveries.Retried, 200: deliveries.Retried}, body=deliveries.RetryDeliveries),
     _op(D, "endpoints", "GET /v1/deliveries/{id}", deliveries.get_delivery, "Get a delivery with its attempts", {200: DeliveryView}),
     _op(D, "endpoints", "GET /v1/deliveries/{id}/body", deliveries.get_delivery_body, "What a delivery sends, byte for byte", {200: JSON_TEXT}),
     _op(D, "endpoints", "POST /v1/deliveries/{id}/retry", deliveries.retry_delivery, "One attempt now", {202: DeliveryView}, problems=(409,)),

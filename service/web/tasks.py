@@ -22,7 +22,7 @@ from service.core.views import TaskView, TimelineItem, view_entry, view_task
 from service.core.why import CLOSED, Why, explain
 from service.providers.base import Access, Model
 from service.store import upkeep
-from service.store.queries import PAGE_BYTES, TaskFilter
+from service.store.queries import PAGE_BYTES, DeliveryFilter, TaskFilter
 from service.telemetry.tracing import current_span
 from service.web.auth import Caller
 from service.web.calls import Answer, Call, encode_item, first_of, gone, json_answer, page_answer
@@ -296,7 +296,7 @@ async def get_timeline(web: Web, call: Call[GetTimeline, None]) -> Answer:
     task_id, reads = call.path_id("task"), web.store.reads
     await reads.get_task(task_id)
     items = [(entry.at, view_entry(entry)) for entry in await reads.list_entries(task_id)]
-    deliveries = (await reads.list_deliveries(None, None, task_id, DELIVERIES_MAX, None)).items
+    deliveries = (await reads.list_deliveries(DeliveryFilter(task_id=task_id), DELIVERIES_MAX, None)).items
     attempts = await reads.attempts_of([delivery.id for delivery in deliveries])
     for delivery in deliveries:
         items += [_view_attempt(delivery, attempt) for attempt in attempts[delivery.id]]

@@ -132,6 +132,8 @@ async def test_an_endpoint_from_creation_to_deletion(async_client: AsyncTaskhook
         "taskhook.ping",
     ]
     assert (await async_client.deliveries.retry(delivery.id)).id == delivery.id
+    counted = await async_client.deliveries.retry_all(endpoint_id=endpoint.id, dry_run=True)
+    assert (counted.deliveries, counted.has_more) == (0, False)
     await until(lambda: len(subscriber.received) == 3)
     changed = await async_client.endpoints.update(endpoint.id, rate_per_s=None, format="cloudevents")
     assert (changed.rate_per_s, changed.format) == (None, "cloudevents")

@@ -21,7 +21,7 @@ from service.store import batch, claims, rows
 from service.store.batch import Keys
 from service.store.bus import DELIVERIES, tasks_of
 from service.store.gathered import READ_MAX
-from service.store.queries import TaskFilter
+from service.store.queries import DeliveryFilter, TaskFilter
 from service.web.routes import build_app
 from service.worker import deliveries
 from service.worker.deliveries import DeliveryWork
@@ -224,7 +224,7 @@ async def test_an_event_is_rendered_once_for_all_its_endpoints(site: CountedSite
     async with site.client() as client:
         with calls_of((batch, "render_body")) as calls:
             await call_back(site, client, task_id)
-    assert len((await site.reads.list_deliveries(None, None, task_id, 50, None)).items) == 20
+    assert len((await site.reads.list_deliveries(DeliveryFilter(task_id=task_id), 50, None)).items) == 20
     assert calls == {"render_body": 1}
     assert site.counts.transactions == 1
 

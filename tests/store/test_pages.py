@@ -7,7 +7,7 @@ from service.core.change import Change
 from service.core.delivery import Attempt
 from service.core.task import TaskInput
 from service.store import reads
-from service.store.queries import PAGE_BYTES, TaskFilter
+from service.store.queries import PAGE_BYTES, DeliveryFilter, TaskFilter
 from tests.store.conftest import Store
 from tests.store.test_claims import claim_deliveries, publish, put, subscribe
 from tests.support.factory import make_task
@@ -91,8 +91,8 @@ async def test_a_page_of_deliveries_ends_where_its_attempts_may_be_large_and_sho
             for number in range(1, reads.ATTEMPTS_MAX + 11)
         )
         await put(store, Change(deliveries=(replace(delivery, attempts=len(many)),), attempts=many))
-    first = await store.reads.list_deliveries(None, endpoint_id, None, 10, None)
-    rest = await store.reads.list_deliveries(None, endpoint_id, None, 10, first.last)
+    first = await store.reads.list_deliveries(DeliveryFilter(endpoint_id=endpoint_id), 10, None)
+    rest = await store.reads.list_deliveries(DeliveryFilter(endpoint_id=endpoint_id), 10, first.last)
     assert len(first.items) == len(rest.items) == 1 and rest.last is not None
     (attempts,) = (await store.reads.attempts_of([first.items[0].id])).values()
     assert [attempts[0].number, attempts[-1].number] == [11, reads.ATTEMPTS_MAX + 10]

@@ -16,7 +16,7 @@ from service.core.times import after, from_ms, to_ms
 from service.store import claims, faults, upkeep
 from service.store.batch import Batch, Keys
 from service.store.migrate import migrate
-from service.store.queries import TaskFilter
+from service.store.queries import DeliveryFilter, TaskFilter
 from tests.store.conftest import build_driver
 from tests.support.factory import CALLS_BACK
 from tests.support.plans import NOW, READ_LIMITS, Full
@@ -137,9 +137,16 @@ async def test_listings_of_deliveries(full: Full) -> None:
     for before in (None, middle):
         for status in (None, "pending", "sending", "succeeded", "failed", "held", "parked"):
             for endpoint_id in (None, ENDPOINT):
-                await full.reads.list_deliveries(status, endpoint_id, None, PAGE, before)
-        await full.reads.list_deliveries(None, None, task_id, PAGE, before)
-        await full.reads.list_deliveries("succeeded", ENDPOINT, task_id, PAGE, before)
+                await full.reads.list_deliveries(DeliveryFilter(status=status, endpoint_id=endpoint_id), PAGE, before)
+        await full.reads.list_deliveries(DeliveryFilter(task_id=task_id), PAGE, before)
+        await full.reads.list_deliveries(
+            DeliveryFilter(status="succeeded", endpoint_id=ENDPOINT, task_id=task_id), PAGE, before
+        )
+        event_id, at = full.id_of("event", TASKS // 2 + 3), from_ms(created_at_ms(full.shape, TASKS // 2))
+        await full.reads.list_deliveries(DeliveryFilter(event_id=event_id), PAGE, before)
+        await full.reads.list_deliveries(DeliveryFilter(created_before=at, endpoint_id=ENDPOINT), PAGE, before)
+        for event_type in ("task.succeeded", "task.failed", "task.late_result"):
+            await full.reads.list_deliveries(DeliveryFilter(event_type=event_type), PAGE, before)
     await full.reads.attempts_of([middle])
     await full.reads.get_delivery_of(full.id_of("event", TASKS // 2 + 3), ENDPOINT)
     await full.reads.count_held()

@@ -15,6 +15,7 @@ from service.core.task import TaskInput
 from service.core.times import after
 from service.store import upkeep
 from service.store.batch import Batch, Keys
+from service.store.queries import DeliveryFilter
 from service.web import creating
 from tests.store.conftest import Store
 from tests.store.test_claims import claim, claim_deliveries, create, publish, put, subscribe
@@ -40,7 +41,7 @@ async def test_a_retry_by_hand_that_a_disabling_overtakes_can_be_asked_for_again
     endpoint = make_endpoint(store.env)
     await put(store, Change(endpoints=(endpoint,)))
     await publish(store, 1)
-    (delivery,) = (await store.reads.list_deliveries(None, endpoint.id, None, 10, None)).items
+    (delivery,) = (await store.reads.list_deliveries(DeliveryFilter(endpoint_id=endpoint.id), 10, None)).items
     keys = Keys(deliveries=(delivery.id,), endpoints=(endpoint.id,))
 
     async def retry() -> Change:
@@ -96,7 +97,7 @@ async def test_recover_sends_an_endpoint_no_event_about_itself(store: Store) -> 
         disabled = delivering.disable(about, "it answered 410 Gone", store.env)
         event = delivering._about(disabled, "endpoint.disabled", None, store.env)
         await put(store, Change(events=(event,)))
-    (sent,) = (await store.reads.list_deliveries(None, endpoint.id, None, 10, None)).items
+    (sent,) = (await store.reads.list_deliveries(DeliveryFilter(endpoint_id=endpoint.id), 10, None)).items
     since, until = store.env.now(), after(store.env.now(), 1)
     assert await upkeep.recover(store.writer, endpoint.id, since, until, dry_run=True) == 0, sent
 

@@ -16,7 +16,7 @@ from service.core.times import after
 from service.store import upkeep
 from service.store.batch import Batch, Keys
 from service.store.claims import Parcel
-from service.store.queries import TaskFilter
+from service.store.queries import DeliveryFilter, TaskFilter
 from tests.store.conftest import Store
 from tests.store.test_claims import claim_deliveries, publish, put, subscribe
 from tests.support.factory import CALLS_BACK, make_endpoint, make_task, picture, refusal
@@ -127,7 +127,9 @@ async def test_recover_sends_at_once_what_waits_for_its_next_attempt(
     assert await dump(store) == before
     assert await recover(dry_run=False) == 4
     assert await recover(dry_run=False) == await recover(dry_run=True) == 0
-    queued = (await store.reads.list_deliveries("pending", endpoint_id, None, 10, None)).items
+    queued = (
+        await store.reads.list_deliveries(DeliveryFilter(status="pending", endpoint_id=endpoint_id), 10, None)
+    ).items
     assert {delivery.id for delivery in queued if delivery.attempts} == waiting
     assert {(delivery.failures, delivery.due_at) for delivery in queued} == {(0, store.env.now())}
     assert await store.reads.get_delivery(sending.id) == sending

@@ -10,6 +10,7 @@ from service.core.change import Change, IdempotencyKey, Pause
 from service.core.problems import Conflict, NotFound, Unavailable
 from service.core.times import after, to_ms
 from service.store.batch import Batch, Keys
+from service.store.queries import DeliveryFilter
 from tests.store.conftest import Store
 from tests.support.factory import CALLS_BACK, make_endpoint, make_task, picture
 from tests.support.wait import soon
@@ -28,7 +29,7 @@ async def test_a_task_its_event_and_its_deliveries_are_written_together(store: S
     await store.writer.change_task(task.id, decide)
     assert (await store.reads.get_task(task.id)).status == "succeeded"
     (event,) = await store.reads.events_after(0, 10)
-    deliveries = (await store.reads.list_deliveries(None, None, task.id, 10, None)).items
+    deliveries = (await store.reads.list_deliveries(DeliveryFilter(task_id=task.id), 10, None)).items
     assert {delivery.endpoint_id for delivery in deliveries} == {endpoint.id, None}
     assert {delivery.event_id for delivery in deliveries} == {event.id}
 

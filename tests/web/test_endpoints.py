@@ -301,6 +301,71 @@ async def test_deliveries_come_in_pages_newest_first(site: Site, client: httpx.A
     assert rest["next_cursor"] is None
 
 
+async def test_deliveries_are_listed_by_event_type_and_time(site: Site, client: httpx.AsyncClient) -> None:
+    made = await make(client)
+    await site.succeed(client)
+    site.env.pass_time(60)
+    middle = rfc3339(site.env.now())
+    await client.post(f"/v1/endpoints/{made['id']}/test")
+    ping, event = (await client.get("/v1/deliveries")).json()["data"]
+
+    async def found(**params: str) -> list[str]:
+        return [one["id"] for one in (await client.get("/v1/deliveries", params=params)).json()["data"]]
+
+    assert await found(event_type="task.succeeded") == [event["id"]]
+    assert await found(event_type="taskhook.ping") == [ping["id"]]
+    assert await found(event_id=event["event_id"]) == [event["id"]]
+    assert await found(created_after=middle) == [ping["id"]]
+    assert await found(created_before=middle) == [event["id"]]
+    assert await found(created_after=middle, event_type="task.succeeded") == []
+    errors(await client.get("/v1/deliveries?created_after=soon"), 422)
+    errors(await client.get("/v1/deliveries?event_type=task.done"), 422)
+
+
+async def test_a_bulk_retry_counts_first_and_queues_each_that_failed_once(
+    site: Site, client: httpx.AsyncClient
+) -> None:
+    made, other, gone = await make(client), await make(client), await make(client)
+    for _ in range(3):
+        await site.succeed(client)
+    listed = (await client.get("/v1/deliveries?limit=200")).json()["data"]
+    failing = [one for one in listed if one["endpoint_id"] in (made["id"], gone["id"])]
+    for one in failing:
+        for _ in range(2):
+            await attempt(site, one["id"], 500)
+    await client.delete(f"/v1/endpoints/{gone['id']}")
+
+    async def retry(status: int, **body: Any) -> dict[str, Any]:
+        reply = await client.post("/v1/deliveries/retry", json=body)
+        assert reply.status_code == status, reply.text
+        counted: dict[str, Any] = reply.json()
+        return counted
+
+    assert await retry(200, dry_run=True) == {"deliveries": 3, "has_more": False}
+    assert await retry(200, dry_run=True, endpoint_id=other["id"]) == {"deliveries": 0, "has_more": False}
+    assert (await retry(202, endpoint_id=made["id"]))["deliveries"] == 3
+    assert (await retry(202, endpoint_id=made["id"]))["deliveries"] == 0
+    pending = (await client.get(f"/v1/deliveries?status=pending&endpoint_id={made['id']}")).json()["data"]
+    assert {one["next_attempt_at"] for one in pending} == {rfc3339(site.env.now())}
+    errors(await client.post("/v1/deliveries/retry", json={"state": "failed"}), 422)
+    errors(await client.post("/v1/deliveries/retry", json={"created_before": "soon"}), 422)
+
+
+async def test_a_bulk_retry_of_very_many_says_that_there_are_more(
+    site: Site, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.web.deliveries.RETRY_MAX", 2)
+    made = await make(client)
+    for _ in range(3):
+        await site.succeed(client)
+    for one in (await client.get("/v1/deliveries")).json()["data"]:
+        for _ in range(2):
+            await attempt(site, one["id"], 500)
+    body = {"endpoint_id": made["id"]}
+    assert (await client.post("/v1/deliveries/retry", json=body)).json() == {"deliveries": 2, "has_more": True}
+    assert (await client.post("/v1/deliveries/retry", json=body)).json() == {"deliveries": 1, "has_more": False}
+
+
 async def test_a_retry_is_one_attempt_now(site: Site, client: httpx.AsyncClient) -> None:
     made = await make(client)
     await site.succeed(client)

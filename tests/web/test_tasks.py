@@ -17,6 +17,7 @@ from service.core.observation import Accepted, Unreadable
 from service.outbound.guard import Guard
 from service.providers.base import Access
 from service.store.batch import Keys
+from service.store.queries import DeliveryFilter
 from service.web import context, tasks
 from tests.support.factory import picture, refusal
 from tests.support.registry import PROVIDERS
@@ -298,7 +299,7 @@ async def test_the_timeline_has_states_and_deliveries_in_the_order_of_time(
     await site.learn(task["id"], Unreadable(reason="an error page"), "poll")
     site.env.pass_time(5)
     await site.learn(task["id"], picture(), "poll")
-    (delivery,) = (await site.reads.list_deliveries(None, None, task["id"], 10, None)).items
+    (delivery,) = (await site.reads.list_deliveries(DeliveryFilter(task_id=task["id"]), 10, None)).items
     await attempt(site, delivery.id)
     items = (await client.get(f"/v1/tasks/{task['id']}/timeline")).json()["data"]
     types = [item["type"] for item in items]

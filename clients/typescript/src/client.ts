@@ -8,6 +8,8 @@ import {
   type CreateEndpoint,
   type CreateTask,
   type Delivery,
+  type Retried,
+  type RetryFilter,
   type Endpoint,
   type EventEnvelope,
   FINAL,
@@ -221,6 +223,11 @@ export class Deliveries {
 
   retry(id: string): Promise<Delivery> {
     return this.#transport.json("POST", `/v1/deliveries/${id}/retry`);
+  }
+
+  /** Queue one attempt now for each delivery that matches, those that failed by default. Count first with `dry_run`. */
+  retryAll(filter: RetryFilter = {}): Promise<Retried> {
+    return this.#transport.json("POST", "/v1/deliveries/retry", { body: filter });
   }
 }
 

@@ -315,6 +315,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/deliveries/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** One attempt now for each that matches */
+        post: operations["retry_deliveries"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/deliveries/{id}": {
         parameters: {
             query?: never;
@@ -869,6 +886,24 @@ export interface components {
             dry_run?: boolean | null;
         };
         /**
+         * RetryDeliveries
+         * @description Which deliveries to attempt now: all that the given fields select. With `dry_run` they are counted alone.
+         *
+         *     Without `status` it is those that were given up (`failed`).
+         */
+        RetryDeliveries: {
+            /** @description Default: `failed`. */
+            status?: ("failed" | "held" | "pending" | "succeeded") | null;
+            endpoint_id?: string | null;
+            task_id?: string | null;
+            event_id?: string | null;
+            event_type?: ("endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded" | "taskhook.ping") | null;
+            created_after?: string | null;
+            created_before?: string | null;
+            /** @description Default: `false`. */
+            dry_run?: boolean | null;
+        };
+        /**
          * CreateKey
          * @description A new key. `admin` may do everything, since it can make a key that may.
          */
@@ -1174,6 +1209,15 @@ export interface components {
         DeliveryList: {
             data: components["schemas"]["DeliveryView"][];
             next_cursor: string | null;
+        };
+        /**
+         * Retried
+         * @description How many deliveries were queued, or would be. `has_more`: over 1,000 match; repeat the request for the rest.
+         */
+        Retried: {
+            /** Format: int64 */
+            deliveries: number;
+            has_more: boolean;
         };
         /**
          * AccountView
@@ -3737,6 +3781,10 @@ export interface operations {
                 status?: "failed" | "held" | "parked" | "pending" | "sending" | "succeeded";
                 endpoint_id?: string;
                 task_id?: string;
+                event_id?: string;
+                event_type?: "endpoint.disabled" | "endpoint.failing" | "endpoint.recovered" | "task.canceled" | "task.failed" | "task.late_result" | "task.running" | "task.succeeded" | "taskhook.ping";
+                created_after?: string;
+                created_before?: string;
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
                 cursor?: string;
@@ -3767,6 +3815,130 @@ export interface operations {
             };
             /** @description Forbidden. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Invalid request. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Too many attempts. */
+            429: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Internal error. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Unavailable. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+        };
+    };
+    retry_deliveries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "event_type": "task.succeeded",
+                 *       "dry_run": true
+                 *     }
+                 */
+                "application/json": components["schemas"]["RetryDeliveries"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Retried"];
+                };
+            };
+            /** @description Accepted. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Retried"];
+                };
+            };
+            /** @description Malformed request. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Unauthorized. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Forbidden. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description Unsupported content type. */
+            415: {
                 headers: {
                     [name: string]: unknown;
                 };

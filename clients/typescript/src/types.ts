@@ -14,6 +14,8 @@ export type Endpoint = Schemas["EndpointView"];
 export type CreateEndpoint = Schemas["CreateEndpoint"];
 export type ChangeEndpoint = Schemas["ChangeEndpoint"];
 export type Delivery = Schemas["DeliveryView"];
+export type RetryFilter = Partial<Schemas["RetryDeliveries"]>;
+export type Retried = Schemas["Retried"];
 export type EventEnvelope = Schemas["Envelope"];
 export type Ticket = Schemas["TicketView"];
 

@@ -28,6 +28,7 @@ from taskhook.models import (
     OnUnconfirmed,
     Provider,
     Recovered,
+    Retried,
     Scope,
     Task,
     TaskStatus,
@@ -365,17 +366,56 @@ def list_deliveries(
     status: DeliveryStatus | None = None,
     endpoint_id: str | None = None,
     task_id: str | None = None,
+    event_id: str | None = None,
+    event_type: str | None = None,
+    created_after: datetime | str | None = None,
+    created_before: datetime | str | None = None,
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Listing[Delivery]:
     """Deliveries with their attempts, newest first."""
-    params = params_of(status=status, endpoint_id=endpoint_id, task_id=task_id, limit=limit, cursor=cursor)
+    params = params_of(
+        status=status,
+        endpoint_id=endpoint_id,
+        task_id=task_id,
+        event_id=event_id,
+        event_type=event_type,
+        created_after=None if created_after is None else text_of(created_after),
+        created_before=None if created_before is None else text_of(created_before),
+        limit=limit,
+        cursor=cursor,
+    )
     return Listing(path="/v1/deliveries", read=reader(Delivery), params=params)
 
 
 def retry_delivery(delivery_id: str, /) -> Plan[Delivery]:
     """One attempt now, to the endpoint's present URL and secret."""
     return _object(Delivery, Request(method="POST", path=path_of("deliveries", delivery_id, "retry")))
+
+
+def retry_deliveries(
+    *,
+    status: DeliveryStatus = "failed",
+    endpoint_id: str | None = None,
+    task_id: str | None = None,
+    event_id: str | None = None,
+    event_type: str | None = None,
+    created_after: datetime | str | None = None,
+    created_before: datetime | str | None = None,
+    dry_run: bool = False,
+) -> Plan[Retried]:
+    """One attempt now for each delivery that matches, 1,000 at most; with `dry_run` only counts them."""
+    body = given(
+        status=status,
+        endpoint_id=endpoint_id,
+        task_id=task_id,
+        event_id=event_id,
+        event_type=event_type,
+        created_after=None if created_after is None else text_of(created_after),
+        created_before=None if created_before is None else text_of(created_before),
+        dry_run=dry_run,
+    )
+    return _object(Retried, Request(method="POST", path="/v1/deliveries/retry", body=body, repeatable=dry_run))
 
 
 # --- what operators need

@@ -49,6 +49,7 @@ class Deliveries(Resource):
     list = pages(operations.list_deliveries)
     body = call(operations.delivery_body)
     retry = call(operations.retry_delivery)
+    retry_all = call(operations.retry_deliveries)
 
 
 class Providers(Resource):
@@ -115,6 +116,7 @@ class AsyncDeliveries(AsyncResource):
     list = async_pages(operations.list_deliveries)
     body = async_call(operations.delivery_body)
     retry = async_call(operations.retry_delivery)
+    retry_all = async_call(operations.retry_deliveries)
 
 
 class AsyncProviders(AsyncResource):

@@ -265,6 +265,14 @@ class Recovered(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retried(Model):
+    """How many deliveries were queued, or would be. `has_more`: repeat the request for the rest."""
+
+    deliveries: int
+    has_more: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt(Model):
     """One try to deliver; `error` says why it does not count as received, `response` begins the answer."""
 
