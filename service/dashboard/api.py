@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.types import Message
 
+from service.large_bodies import read_apart
 from service.web.auth import Caller
 from service.web.bodies import decode_body
 from service.web.calls import Answer, Call, Headers, Operation
@@ -51,7 +52,8 @@ async def ask(
     reply = await operation.endpoint(web, Call(scope, _nothing, caller, asked, content))
     if not isinstance(reply, Answer):
         raise TypeError(f"{line} does not answer at once")
-    return msgspec.json.decode(reply.body or b"null", type=kind)
+    answered = reply.body or b"null"
+    return await read_apart(len(answered), lambda: msgspec.json.decode(answered, type=kind))
 
 
 async def _nothing() -> Message:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from service.core.views import TaskView
+from service.core.views import TaskView, view_task
 from service.dashboard.attention import find_concerns
 from service.dashboard.drawing import Column, Line, draw_columns, draw_line, draw_span, nice_ceiling
 from service.dashboard.pages import percent
@@ -11,9 +11,9 @@ from service.dashboard.providers import standing_of
 from service.dashboard.statistics import DAY_MIN, HOUR_MIN, Figures
 from service.dashboard.visit import Visit
 from service.store.pulse import COUNT_MAX
+from service.store.queries import TaskFilter
 from service.web.calls import Answer
 from service.web.operations import ProviderList
-from service.web.tasks import TaskList
 
 RANGES = {"hour": HOUR_MIN, "day": DAY_MIN}
 FAILURES = 6
@@ -35,8 +35,8 @@ async def show(visit: Visit) -> Answer:
 
 
 async def _tasks(visit: Visit, figures: Figures) -> dict[str, Any]:
-    failed = await _list(visit, {"status": "failed", "limit": FAILURES})
-    newest = await _list(visit, {"limit": NEWEST})
+    failed = await _list(visit, TaskFilter(status="failed"), FAILURES)
+    newest = await _list(visit, TaskFilter(), NEWEST)
     providers = (await visit.ask("GET /v1/providers", ProviderList)).data
     speeds = [one.speed for one in figures.providers.values() if one.speed]
     slowest = max((speed.slow for speed in speeds), default=0.0)
@@ -78,5 +78,6 @@ def _draw_open(figures: Figures) -> Line:
     return draw_line(figures.open, nice_ceiling(max(figures.open)), labels)
 
 
-async def _list(visit: Visit, query: dict[str, Any]) -> list[TaskView]:
-    return (await visit.ask("GET /v1/tasks", TaskList, query=query)).data
+async def _list(visit: Visit, wanted: TaskFilter, limit: int) -> list[TaskView]:
+    page = await visit.web.store.reads.list_tasks(wanted, limit, None)
+    return list(map(view_task, page.items))

@@ -107,9 +107,11 @@ def between(start: datetime | str, end: datetime | str) -> float:
 
 
 def pretty(value: Any) -> str:
-    """JSON with indents, numbers and order as they came."""
-    text = msgspec.json.format(bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value), indent=2)
-    found = text.decode("utf-8", "replace")
+    """JSON with indents, numbers and order as they came; of a large one the beginning as it is."""
+    sent = bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+    if len(sent) > RAW_MAX:
+        return f"{sent[:RAW_MAX].decode('utf-8', 'ignore')}\n… {len(sent) - RAW_MAX} more bytes"
+    found = msgspec.json.format(sent, indent=2).decode("utf-8", "replace")
     return found if len(found) <= RAW_MAX else f"{found[:RAW_MAX]}\n… {len(found) - RAW_MAX} more characters"
 
 

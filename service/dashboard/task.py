@@ -1,6 +1,9 @@
 """One task: where it stands and why, what happened, what came out, and what can be done with it."""
 
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from service.core.delivery import Endpoint
 from service.core.problems import Conflict
@@ -9,6 +12,7 @@ from service.core.why import FAILURES, Why
 from service.dashboard.pages import between
 from service.dashboard.story import draw, tell
 from service.dashboard.visit import Visit
+from service.large_bodies import read_apart
 from service.web.calls import Answer
 from service.web.deliveries import DeliveryList
 from service.web.events import EventList
@@ -24,7 +28,9 @@ async def show(visit: Visit) -> Answer:
     items = (await visit.ask(f"GET {ONE}/timeline", Timeline, id=task_id)).data
     events = await visit.ask("GET /v1/events", EventList, query={"task_id": task_id, "limit": LISTED_MAX})
     is_final = task.finished_at is not None
-    return visit.render(
+    size = len(msgspec.json.encode(task.input)) + sum(len(bytes(event.data)) for event in events.data)
+    render = partial(
+        visit.render,
         "task.html",
         task=task,
         why=await visit.ask(f"GET {ONE}/why", Why, id=task_id),
@@ -39,6 +45,7 @@ async def show(visit: Visit) -> Answer:
         can_poll=task.status == "running" and _polls(visit, task),
         once=visit.site.new_secret(),
     )
+    return await read_apart(size, render)
 
 
 async def _deliveries(visit: Visit, task_id: str) -> list[DeliveryView]:

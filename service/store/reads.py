@@ -1,6 +1,7 @@
 """Everything that is only read: single things, listings with cursors, timelines, the event stream."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import accumulate
@@ -45,6 +46,8 @@ NO_EVENT = "evt_" + "0" * 32
 ATTEMPTS_MAX = 500
 """Attempts of one delivery that are shown; only retries by hand make more."""
 ATTEMPT_BYTES = 8_192
+LARGE_ROW = 32 * 1024
+"""Characters of a row that takes a turn of the event loop for itself."""
 """The size of one at most."""
 NEAR = 1_000
 """Ids are made shortly before the commit that gives an event its place: so many may be in another order at most."""
@@ -105,7 +108,10 @@ class Reads:
         found = await self._tasks.get(task_id)
         if found is None:
             raise NotFound("There is no such task.")
-        return rows.task_from_row(found)
+        task = rows.task_from_row(found)
+        if _is_large(found):
+            await asyncio.sleep(0)  # the caller encodes it in a turn of its own
+        return task
 
     async def _find_tasks(self, ids: Collection[str]) -> dict[str, Row | None]:
         condition, named = self._driver.any_of("id", ids)
@@ -176,7 +182,8 @@ class Reads:
         """The same, each task turned into something smaller before the next one is decoded."""
         ids, params = task_query(self._driver, wanted, before, limit + 1, await self._accounts_of(wanted))
         sql = bounded(self._driver, "tasks", rows.TASK_COLUMNS, ids, key="id", size_of="doc", order="desc")
-        return _bounded_page(await self._fetch(sql, *params), limit, lambda row: make(rows.task_from_row(row)))
+        found = await self._fetch(sql, *params)
+        return await _bounded_page(found, limit, rows.task_from_row, make)
 
     async def _accounts_of(self, wanted: TaskFilter) -> list[str | None]:
         """Return the keys of the accounts that the filter names; also of those that are configured no more."""
@@ -207,7 +214,8 @@ class Reads:
         """  # materialized, or a planner might look at all tasks first
         sql = bounded(self._driver, "tasks", rows.TASK_COLUMNS, ids, key="id", size_of="doc", order="desc")
         found = await self._fetch(sql, *params, *map(_rough, words))
-        tasks = [task for task in _readable([row[:-1] for row in found], rows.task_from_row) if _has_words(task, words)]
+        read = [task async for task in _one_by_one([row[:-1] for row in found], rows.task_from_row)]
+        tasks = [task for task in read if _has_words(task, words)]
         if len(tasks) > limit:
             tasks, last = tasks[:limit], tasks[limit - 1].id
         elif found and (found[0][-1] == limit * 4 or found[0][-1] > len(found)):
@@ -400,15 +408,31 @@ def _event(row: Row) -> StoredEvent:
     return StoredEvent(seq=seq, id=event_id, type=kind, task_id=task_id, body=body.encode())
 
 
-def _bounded_page(found: list[Row], limit: int, read: Callable[[Row], T]) -> Page[T]:
+async def _bounded_page(
+    found: list[Row], limit: int, read: Callable[[Row], Task], make: Callable[[Task], T]
+) -> Page[T]:
     """From rows whose last column counts all that were asked for, one more than the limit at most."""
     del found[limit:]
     last = found[-1][0] if found and found[0][-1] > len(found) else None
+    return Page(items=[make(item) async for item in _one_by_one(found, lambda row: read(row[:-1]))], last=last)
+
+
+async def _one_by_one(found: list[Row], read: Callable[[Row], T]) -> AsyncIterator[T]:
+    """Read each row and drop it, since it may be large; the event loop has a turn before and after a large one."""
     found.reverse()
-    items: list[T] = []
-    while found:  # each row goes when it is read, since it may be large
-        items += _readable([found.pop()[:-1]], read)
-    return Page(items=items, last=last)
+    while found:
+        row = found.pop()
+        items = _readable([row], read)
+        if _is_large(row):
+            await asyncio.sleep(0)
+        for item in items:
+            yield item
+        if _is_large(row):
+            await asyncio.sleep(0)
+
+
+def _is_large(row: Row) -> bool:
+    return sum(len(column) for column in row if isinstance(column, str)) > LARGE_ROW
 
 
 def _same(task: Task) -> Task:

@@ -10,6 +10,7 @@ import mmap
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -128,9 +129,16 @@ class Watched:
 
     async def block_s(self, hostile: Hostile) -> float:
         """The longest block while the request is read, worked on and answered."""
+        return await self._block_s("POST", hostile.path, content=hostile.body, headers=hostile.headers)
+
+    async def read_s(self, path: str) -> float:
+        """The longest block while a page or listing is read."""
+        return await self._block_s("GET", path)
+
+    async def _block_s(self, method: str, path: str, **rest: Any) -> float:
         DOUBLE.pack_into(self._shared, 0, 0.0)
         client = self.service.client
-        await client.post(hostile.path, content=hostile.body, headers=hostile.headers)
+        await client.request(method, path, **rest)
         await client.get("/healthz")  # what was to be done after the answer is done
         found: float = DOUBLE.unpack_from(self._shared)[0]
         return found
