@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -70,6 +71,7 @@ class Hostile:
     path: str
     body: bytes
     headers: dict[str, str]
+    method: str = "POST"
 
     def __str__(self) -> str:
         return self.name
@@ -110,6 +112,12 @@ def requests(callbacks: list[str]) -> list[Hostile]:
         )
         found.append(Hostile(f"a stranger with {name}", "/v1/tasks", fill(part), json_type))
         found.append(Hostile(f"a sign-in with {name}", "/sign-in", b"key=" + fill(part)[:4_000], form))
+        text = quote(fill(part)[:6_000], safe="")[:20_000]
+        many = "&".join(f"metadata.{number}=1" for number in range(1_000))
+        for query in (f"cursor={text}", f"metadata.k={text}", f"{text}=1", many):
+            found.append(Hostile(f"a query of {name}: {query[:12]}", f"/v1/tasks?{query}", b"", known, "GET"))
+        header = known | {"Idempotency-Key": text[:9_000], "Cookie": text[:9_000], "traceparent": text[:500]}
+        found.append(Hostile(f"headers of {name}", "/v1/tasks", body, header))
         bomb = gzip.compress(fill(part) * 20)
         found.append(Hostile(f"a bomb of {name}", "/v1/tasks", bomb, known | {"Content-Encoding": "gzip"}))
         found.append(
@@ -129,7 +137,7 @@ class Watched:
 
     async def block_s(self, hostile: Hostile) -> float:
         """The longest block while the request is read, worked on and answered."""
-        return await self._block_s("POST", hostile.path, content=hostile.body, headers=hostile.headers)
+        return await self._block_s(hostile.method, hostile.path, content=hostile.body, headers=hostile.headers)
 
     async def read_s(self, path: str) -> float:
         """The longest block while a page or listing is read."""
