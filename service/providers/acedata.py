@@ -159,7 +159,7 @@ class Acedata(UnsignedCallbacks):
         )
 
     def parse_poll(self, reply: HttpReply, account: Account, step: str = "status") -> Observation:
-        """What a callback would have said stands under `response`; an unknown task is `{}`."""
+        """`response` holds the same as a callback; an unknown task is `{}`."""
         if early := judge_poll_status(reply):
             return early
         body = decode_object(reply.body)

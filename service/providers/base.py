@@ -1,4 +1,4 @@
-"""What a provider is to the rest of Taskhook: declared data, and pure functions between values and bytes."""
+"""The Provider interface: declared data, and pure functions between values and bytes."""
 
 import re
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API can do. `blocking`: the submit's answer is the result, and nothing can be asked for later."""
+    """Features of the API. `blocking`: the submit's reply is the result, and there is nothing to poll."""
 
     callbacks: bool
     polling: bool
@@ -89,7 +89,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     reserved_options: frozenset[str]
     """Fields of the request body that Taskhook sets itself, so no option may name them."""
     secrets: tuple[Secret, ...] = (Secret(name=KEY),)
-    """What an account needs; it exists once every required one is set."""
+    """A secret of an account. The account exists once every required one is set."""
     open_model: Model | None = None
     """Stands for every name that is not declared, under the provider's own prefix."""
     callback_methods: tuple[str, ...] = ("POST",)
@@ -143,7 +143,7 @@ class Provider(Protocol):
     capabilities: Capabilities
 
     def check(self, model: Model, task_input: TaskInput) -> list[FieldError]:
-        """What is wrong with this input for this model; empty when the provider would take it."""
+        """Return the errors of this input for this model; empty if the provider would accept it."""
         ...
 
     def build_submit(self, task: Task, account: Account, callback_url: str | None) -> HttpRequest: ...

@@ -1,4 +1,4 @@
-"""What is wrong with an input for a model, by the model's declared limits alone; each message says what is allowed."""
+"""Checks of an input against the declared limits of a model; each message says what is allowed."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -257,7 +257,7 @@ def _image(result: str | None, original: str | None, reply: HttpReply) -> Image:
 
 
 def _task_ids(envelope: dict[str, Any]) -> tuple[Any, ...]:
-    """What stands where the platform's pages variously put it (docs.kie.ai webhook verification)."""
+    """Return the values at the four places where the platform's pages put the id (docs.kie.ai webhook verification)."""
     inner = read_object(envelope.get("data"))
     return inner.get("taskId"), inner.get("task_id"), envelope.get("taskId"), envelope.get("task_id")
 

@@ -210,7 +210,7 @@ def _is_empty(value: Any, key: str) -> bool:
 
 
 def judge_submit_status(reply: HttpReply, pause_s: float | None = None) -> Observation | None:
-    """What a submit's status says whatever its body; None where the body decides. `pause_s`: for a 429 naming none."""
+    """Judge a submit by its status alone; None if the body decides. `pause_s` is for a 429 that names no time."""
     if reply.status == 429:
         return Throttled(reason="HTTP 429", retry_after_s=retry_after_s(reply) or pause_s)
     if reply.status == 503:
@@ -251,7 +251,7 @@ def too_long(limit: int) -> str:
 
 
 def judge_poll_status(reply: HttpReply, pause_s: float | None = None) -> Observation | None:
-    """What a poll's status says about the poll; None for a 2xx, whose body speaks about the task."""
+    """Judge a poll by its status alone; None for a 2xx, whose body is about the task."""
     if reply.status == 429:
         return Throttled(reason="HTTP 429", retry_after_s=retry_after_s(reply) or pause_s)
     if reply.is_2xx:

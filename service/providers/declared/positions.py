@@ -20,7 +20,7 @@ _EQUALS = re.compile(r"[ \t]*=[ \t]*")
 
 
 class Positions:
-    """Where each key of one document stands. The document must be valid TOML."""
+    """Positions of the keys of one document, which must be valid TOML."""
 
     def __init__(self, text: str) -> None:
         self._starts = [0, *(match.end() for match in re.finditer("\n", text))]

@@ -183,7 +183,7 @@ class DeclaredProvider:
     def _links(
         self, remember: Mapping[str, Expression], document: Document, account: Account
     ) -> tuple[dict[str, str], tuple[str, ...]]:
-        """What is remembered. A URL that leaves the hosts is refused, so nothing is ever sent there."""
+        """Return the links to remember. A URL outside the declared hosts is refused, so nothing is ever sent there."""
         hosts = Hosts(self.declaration.hosts, self.declaration.base_url, account.base_url)
         kept, refused = dict[str, str](), list[str]()
         for name, expression in remember.items():
@@ -242,7 +242,7 @@ class DeclaredProvider:
         return read_state(rules, callback.state or poll.state, states, document)
 
     def _inner(self, document: Document) -> Document:
-        """What the outputs are read from."""
+        """Return the document from which the outputs are read."""
         result = self.declaration.callback.result
         return document if result is None else document.with_body(result.find(document))
 

@@ -72,7 +72,7 @@ class Auth(Table, frozen=True, kw_only=True):
 
 
 class Overlay(Table, frozen=True, kw_only=True):
-    """What differs in a submit with images, or for models whose name fits a pattern."""
+    """Differences of a submit with images, or for models whose name fits a pattern."""
 
     path: Template | None = None
     map: dict[BodyPath, Mapped] = {}

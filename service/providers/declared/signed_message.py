@@ -48,7 +48,7 @@ def _parse(source: str) -> list[Part]:
 
 
 def _split_braces(text: str) -> tuple[str, str]:
-    """What is before the brace that closes, and what follows it: expressions have braces of their own."""
+    """Return the text before the closing brace, and the text after it: expressions have braces of their own."""
     depth = 1
     for index, char in enumerate(text):
         depth += (char == "{") - (char == "}")
