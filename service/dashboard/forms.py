@@ -24,14 +24,22 @@ def checked(form: Entered, prefix: str) -> list[str]:
     return [name.removeprefix(f"{prefix}:") for name in form if name.startswith(f"{prefix}:")]
 
 
+TEXT_MAX = 65_536
+LINES_MAX = 500
+
+
 def boxes(prefix: str, values: tuple[str, ...]) -> dict[str, str]:
     return dict.fromkeys((f"{prefix}:{value}" for value in values), ON)
 
 
 def read_lines(text: str, separator: str, field: str) -> dict[str, str]:
-    """`name=value` or `Name: value`, one a line. Raises InvalidRequest for a line without its separator."""
+    """Read `name=value` or `Name: value`, one a line. Raise InvalidRequest for a wrong line, and for too many."""
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    rows = text.splitlines() if len(text) <= TEXT_MAX else []
+    if len(text) > TEXT_MAX or len(rows) > LINES_MAX:
+        limits = f"must have at most {LINES_MAX} lines and {TEXT_MAX:,} characters"
+        raise InvalidRequest([FieldError(loc=["body", field], msg=limits)])
+    for number, line in enumerate(rows, start=1):
         name, between, value = line.partition(separator)
         if not line.strip():
             continue
