@@ -1,4 +1,4 @@
-"""Who calls: bearer keys (RFC 6750), compared so that the time taken tells nothing."""
+"""Authentication by bearer key (RFC 6750), compared in constant time."""
 
 import asyncio
 import hashlib

@@ -122,7 +122,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def field_error(message: str, kind: Any, *at: str | int) -> FieldError:
-    """What msgspec says of a value of that type, as a place and a sentence; `at` begins with body or query."""
+    """Return msgspec's error about a value as a location and a sentence; `at` begins with body or query."""
     for pattern, text in ((_UNKNOWN, NOT_KNOWN), (_MISSING, REQUIRED)):
         if found := pattern.fullmatch(message):
             return FieldError(loc=[*at, *_steps(found["path"]), found["field"]], msg=text)

@@ -87,7 +87,7 @@ async def receive_callback(web: Web, call: Call[None, None]) -> Answer:
 
 
 def _find_access(web: Web, provider: str) -> Access:
-    """One that is configured and calls back; for any other that is known no token holds."""
+    """Raise NotFound for an unknown provider, Forbidden for one that is not configured or has no callbacks."""
     access = web.providers.get(provider)
     if access is None:
         web.running.metrics.callbacks.labels("unknown", "no_provider").inc()

@@ -23,7 +23,7 @@ ID_SHAPES = {kind: re.compile(rf"{prefix}_[0-9a-f]{{32}}", re.ASCII) for kind, p
 
 
 class Reply(Protocol):
-    """What an endpoint gives back: it sends itself."""
+    """Reply of an operation; it sends itself."""
 
     async def __call__(self, receive: Receive, send: Send) -> None: ...
 
@@ -124,7 +124,7 @@ async def gone(receive: Receive) -> None:
 
 
 async def first_of(timeout_s: float | None, *waits: Awaitable[Any]) -> int | None:
-    """Which of them ended first, None when the time was over; the rest are cancelled."""
+    """Return the one that ended first, or None after the timeout; the rest are cancelled."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What the routes work with, in groups; app.py makes it once."""
+"""Dependencies of the routes, in groups; app.py makes them once."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ WAITS_MAX = 10_000
 PAGES_MAX = 1_000
 REQUESTS_MAX = 1_000
 SLOW_BODIES_BYTES = 32 << 20
-"""What has arrived of all request bodies that are not complete yet."""
+"""Bytes of all request bodies that are not complete yet."""
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What has to be settled before a task is created: its model, and whether the same request was answered before."""
+"""Creation of a task: chooses its model, and finds out whether the same request was answered before."""
 
 import hashlib
 from collections.abc import Iterator, Mapping

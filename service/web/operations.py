@@ -1,4 +1,4 @@
-"""What operators ask: is it alive, is it ready, what does it count, which providers does it have."""
+"""Operations for operators: liveness, readiness, metrics and providers."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping

@@ -41,7 +41,7 @@ class StreamEvents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client asked for; empty narrows nothing."""
+    """Filter of one client; empty selects everything."""
 
     task_id: str | None
     types: tuple[str, ...]
@@ -124,7 +124,7 @@ class EventStream:
                 await self._tail.grown(left_s)
 
     async def _catch_up(self, send: Send) -> None:
-        """What lies before the tail, from the store; a page without more has everything that there was."""
+        """Send the events before the tail from the store; a page without more holds all there were."""
         while self._position < self._tail.floor:
             known = self._tail.last
             page = await self._web.store.reads.events_after(

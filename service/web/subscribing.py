@@ -1,4 +1,4 @@
-"""What a subscriber may ask for, beyond the types of its fields; every mistake is named by its field."""
+"""Validation of endpoints beyond the types of their fields; each error names its field."""
 
 import re
 from collections.abc import Iterator

@@ -178,7 +178,7 @@ def _view_for(caller: Caller, task: Task) -> TaskView:
 
 
 async def check_task(web: Web, wanted: CreateTask) -> tuple[Access, Model]:
-    """Who would make it. Raises InvalidRequest with all that the model's limits do not allow."""
+    """Return the provider of the model. Raise InvalidRequest with everything that the model's limits do not allow."""
     access, model = resolve_model(web.providers, wanted.model, wanted.account)
     errors = access.provider.check(model, wanted.input) + await _check_webhook(web, wanted.webhook_url)
     if errors:
