@@ -46,6 +46,8 @@ def _items(value: Any, depth: int) -> Iterator[Any]:
             yield from _items(item, depth - 1)
     elif isinstance(value, str):
         yield from link_values(value)
+    elif isinstance(value, dict) and (links := link_values(value.get("url"))):
+        yield from ({**value, "url": link} for link in links)
     elif value is not None:
         yield value
 

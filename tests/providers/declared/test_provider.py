@@ -292,3 +292,18 @@ def test_a_challenge_is_answered() -> None:
     assert answer.body == b'{"challenge":"c1"}'
     assert provider.answer_challenge(reply(0, {"id": 7})) is None
     assert provider.answer_challenge(reply(0, {"challenge": "x" * 5_000})) is None
+
+
+def test_outputs_are_found_in_a_text_that_holds_several_and_others_are_named() -> None:
+    files = [{"href": " https://x.test/a b.png,\nhttps://x.test/c.png"}, {"href": "file:///d.png"}]
+    observation = PROVIDER.parse_poll(reply(200, {"state": 2, "files": files}), ACCOUNT)
+    assert isinstance(observation, Succeeded)
+    assert [image.url for image in observation.images] == ["https://x.test/a%20b.png", "https://x.test/c.png"]
+    assert observation.dropped == ("file:///d.png",)
+
+
+def test_words_of_moderation_count_for_more_than_a_rule_about_the_status() -> None:
+    refused = PROVIDER.parse_submit(reply(422, {"error": {"code": "content_policy_violation"}}), ACCOUNT)
+    assert isinstance(refused, Failed) and refused.error.code == "content_policy"
+    refused = PROVIDER.parse_submit(reply(401, {"error": "the safety key is wrong"}), ACCOUNT)
+    assert isinstance(refused, Failed) and refused.error.code == "authentication"
