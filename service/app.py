@@ -121,7 +121,7 @@ def pending(settings: Settings) -> list[str]:
 
 
 def move(source_url: str, target_url: str, tell: Tell) -> list[Progress]:
-    """All that is stored, into an empty database. Raises Unavailable."""
+    """Copy everything that is stored into an empty database. Raise Unavailable."""
     source, target = build_driver(source_url), build_driver(target_url)
     return asyncio.run(move_store(source, target, to_ms(RealEnv().now()), tell))
 

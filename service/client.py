@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 
 class ClientError(Exception):
-    """What a user of this module has to expect: Unreachable, ApiError."""
+    """Base class of the errors of this module: Unreachable, ApiError."""
 
 
 class Unreachable(ClientError):
@@ -60,7 +60,7 @@ class ApiError(ClientError):
 
 
 class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event; `text` is its JSON as received, the bytes that a signature covers."""
+    """An event; `text` is its JSON as received, the bytes that a signature covers."""
 
     id: str
     type: str
@@ -72,7 +72,7 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamNotice(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to the stream's connection; `pause_s` is the time until the next try after a loss."""
+    """A change of the stream's connection; `pause_s` is the time until the next try after a loss."""
 
     connected: bool
     last_event_id: str | None
@@ -82,7 +82,7 @@ class StreamNotice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Client:
-    """One service at `base_url`; may be shared by threads."""
+    """A client of the service at `base_url`. Threads may share it."""
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self.base_url = base_url.rstrip("/")

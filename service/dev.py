@@ -1,4 +1,4 @@
-"""What a start says: where it listens, what is not configured, which keys were made up, and what to type next."""
+"""Messages of a start: the address, what is not configured, generated keys, and first commands."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ def write_address(url: str, settings: Settings) -> None:
 
 
 def find_unset(settings: Settings) -> list[str]:
-    """What most installations set, and what it means that this one does not."""
+    """Return the missing settings that most installations have, and the consequence of each."""
     if settings.sandbox:
         return []
     found = []

@@ -12,7 +12,7 @@ QUOTES = ('""', "''", "``", "“”", "„“", "‘’", "«»")  # noqa: RUF00
 
 
 class SettingsError(Exception):
-    """One line that names the setting and says what it must be."""
+    """A wrong setting: one line that names it and says what it must be."""
 
 
 def read_environment(environ: Mapping[str, str], dotenv: Path | None) -> dict[str, str]:

@@ -113,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def usable_accounts(self, provider: str) -> dict[str, Account]:
-        """Those that tasks can be sent with; the sandbox needs no secrets."""
+        """Return the accounts that can submit tasks; the sandbox needs no secrets."""
         is_simulated = self.sandbox and self.registry[provider].capabilities.simulated
         return {id: account for id, account in self.accounts[provider].items() if is_simulated or account.secrets}
 
@@ -165,7 +165,7 @@ def load(
 
 
 class _Given:
-    """What is set, and which names were asked for: the rest are mistakes."""
+    """The given values, and the names that were read: all others are mistakes."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
@@ -309,7 +309,7 @@ def _account(given: _Given, provider: Provider, name: str, *, sandbox: bool) -> 
 
 
 def _secret(given: _Given, prefix: str, secret: Secret) -> str | None:
-    """Those of callbacks are never sent, so they may be any text."""
+    """Read a secret. Callback secrets are never sent, so they may be any text."""
     parse = _text if secret.name == WEBHOOK_SECRET else _header_safe
     value = given.read(f"{prefix}{secret.setting}", None, parse)
     if secret.older_setting is None:

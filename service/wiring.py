@@ -155,7 +155,7 @@ def _naming_the_database(settings: Settings) -> Iterator[None]:
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What web and worker share in one process."""
+    """Shared by web and worker in a process."""
 
     settings: Settings
     timings: Timings
@@ -315,7 +315,7 @@ def _source(settings: Settings) -> str:
 
 
 def build_probes(parts: Parts, stopping: asyncio.Event, worker_alive: Callable[[], bool] | None) -> ASGIApp:
-    """What a worker answers that has a port and takes no requests."""
+    """Build the probes of a worker that has a port and takes no requests."""
     return build_app(_build_context(parts, stopping, worker_alive), operations=PROBES)
 
 

@@ -81,7 +81,7 @@ def _run(receiver: "Receiver", pause_s: float, *, quiet: bool) -> "Report":
 
 
 def _notes(finding: "Finding") -> list[tuple[str, str]]:
-    """What is well needs no words."""
+    """Return what to show below a finding; nothing for one that passed."""
     if finding.grade in {"pass", "skip"}:
         return []
     return [("sent", finding.sent), ("answer", finding.response), ("why", finding.why), ("fix", finding.fix)]

@@ -24,7 +24,7 @@ AWAY = frozenset({502, 503, 504})
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server said: a status code and the beginning of the body, or why there is none."""
+    """A server's answer: a status code and the beginning of the body, or why there is none."""
 
     status: int | None
     error: str | None

@@ -63,7 +63,7 @@ def _farewell(place: str | None, state: Path | None) -> str:
 
 
 class _Ear:
-    """What is done with each event."""
+    """Handles each event of the stream."""
 
     def __init__(self, forwarder: Forwarder | None, patterns: list[str], retries: int, *, as_json: bool) -> None:
         self._forwarder = forwarder

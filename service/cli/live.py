@@ -1,4 +1,4 @@
-"""What stays on the screen while things happen: the wait of `submit`, the lines of `listen`, the board of `watch`."""
+"""Live displays: the wait of `submit`, the lines of `listen`, the board of `watch`."""
 
 import os
 import select

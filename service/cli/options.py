@@ -1,4 +1,4 @@
-"""What commands that talk to a service share: the options that lead to it, checks of them, its refusals in words."""
+"""Shared by commands that talk to a service: connection options, their checks, and error messages."""
 
 import functools
 import json

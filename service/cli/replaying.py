@@ -25,7 +25,7 @@ CUT = "of a callback that could not be believed the first 16 KiB are kept"
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent again; `differs` says what is not as it was the first time."""
+    """The request that is sent again; `differs` names what is not as it was the first time."""
 
     id: str
     type: str
@@ -36,7 +36,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """What every event has, in both formats; CloudEvents alone have a `specversion`."""
+    """The fields that events of both formats have; only CloudEvents have a `specversion`."""
 
     id: str
     type: str

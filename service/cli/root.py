@@ -24,7 +24,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_TIME_OVER, EXIT_INTERRUPTED = 1,
 
 
 class Failure(click.ClickException):
-    """What went wrong and what to do, without a traceback."""
+    """An error of a command: what is wrong and what to do, without a traceback."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -110,7 +110,7 @@ class _AsciiStream(io.TextIOWrapper):
 
 
 def _tolerate_any_terminal() -> None:
-    """What the terminal has no characters for is replaced, and so are bytes that are no text to it."""
+    """Replace characters that the terminal does not have, and bytes that it can't decode."""
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):

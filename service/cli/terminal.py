@@ -30,7 +30,7 @@ _EVENT_SIGNS = {"succeeded": ("✓", "green"), "failed": ("✗", "red"), "cancel
 
 
 def clean(value: object) -> str:
-    """One line without control characters: text from outside must not steer the terminal."""
+    """Return one line without control characters: text from outside must not control the terminal."""
     text = value if isinstance(value, str) else str(value)
     return "".join(char if char.isprintable() else " " for char in text).strip()
 
@@ -282,7 +282,7 @@ def _timeline(task: Json, entries: Iterable[Json]) -> Table:
 
 
 def event_outcome(event: Json) -> str:
-    """What an event says about its task or endpoint, in a few words."""
+    """Return in a few words what an event says about its task or endpoint."""
     about = event.get("data") or {}
     if about.get("object") == "task" or "tracking" in about:
         return outcome(about)

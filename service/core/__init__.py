@@ -1,1 +1,1 @@
-"""What Taskhook knows: values and pure decisions, without I/O, clock or randomness."""
+"""Values and pure decisions, without I/O, clock or randomness."""

@@ -20,7 +20,7 @@ KEY, WEBHOOK_SECRET = "key", "webhook_secret"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one account may do: `submits` in any `window_s`, and tasks in flight."""
+    """Limits of an account: `submits` in any `window_s`, and tasks in flight."""
 
     submits: int
     window_s: float
@@ -31,7 +31,7 @@ NO_LIMITS = Limits(submits=1_000_000, window_s=1.0, max_in_flight=1_000_000)
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """One account. `secrets` holds its credentials by the names that the provider declares; they show in no repr."""
+    """An account. `secrets` holds its credentials by the names that the provider declares; no repr shows them."""
 
     provider: str
     id: str = DEFAULT

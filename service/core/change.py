@@ -26,7 +26,7 @@ replayed    the stored answer to the same request
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a task's timeline; `number` counts from 1 in each task."""
+    """An entry of a task's timeline; `number` counts from 1 in each task."""
 
     task_id: str
     number: int

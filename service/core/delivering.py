@@ -22,7 +22,7 @@ OLD_SECRETS_MAX = 5
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What one attempt came to; `received` when a 2xx came in time."""
+    """Result of an attempt; `received` if a 2xx arrived in time."""
 
     at: datetime
     received: bool
@@ -70,7 +70,7 @@ def after_attempt(
 
 
 def retry(delivery: Delivery, env: Env) -> Change:
-    """One attempt now, by hand; a schedule that is still running goes on as it was. In flight already, it stays so."""
+    """Queue one attempt now. A running schedule stays as it is, and so does a delivery in flight."""
     if delivery.status == "sending" or delivery.resume is not None:
         return Change(outcome="noted", deliveries=(delivery,))
     resume = Resume(status=delivery.status, due_at=delivery.due_at)
@@ -78,7 +78,7 @@ def retry(delivery: Delivery, env: Env) -> Change:
 
 
 def is_recoverable(delivery: Delivery) -> bool:
-    """What is in flight, or queued and has not failed since, needs no `recover`; what was received gets none."""
+    """Return whether `recover` sends it: not if it is in flight, received, or queued without a failure."""
     if delivery.status == "pending":
         was_received = delivery.resume is not None and delivery.resume.status == "succeeded"
         return delivery.failures > 0 and not was_received

@@ -111,7 +111,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return (self.secret, *(old.secret for old in self.old_secrets_at(now)))
 
     def old_secrets_at(self, now: datetime) -> tuple[OldSecret, ...]:
-        """Those that were replaced and whose time is not over, newest first."""
+        """Return the replaced secrets that still sign, newest first."""
         old = self.older_secrets
         if self.old_secret and self.old_secret_until:
             old = (OldSecret(secret=self.old_secret, until=self.old_secret_until), *old)
@@ -119,14 +119,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
-    """What a delivery goes back to when the one attempt asked for by hand fails."""
+    """The status that a delivery returns to if a manual attempt fails."""
 
     status: DeliveryStatus
     due_at: datetime | None
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One event on its way to one endpoint, or to a task's own `url`.
+    """An event for one endpoint, or for a task's own `url`.
 
     `lane` groups what shares limits: the endpoint, or the url without its query. `failures` is the position in the
     schedule, `attempts` counts all, `lease` grows with each claim.
@@ -153,7 +153,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try: what was answered, or why nothing was. `excerpt` is the first KiB of the answer."""
+    """An attempt: the answer, or why there was none. `excerpt` is the first KiB of the answer."""
 
     delivery_id: str
     number: int
@@ -166,7 +166,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits to be recovered for one endpoint, and since when."""
+    """Events held for an endpoint until `recover`, and since when."""
 
     count: int = 0
     since: datetime | None = None
@@ -192,7 +192,7 @@ def wants(endpoint: Endpoint, event_type: EventType) -> bool:
 
 
 def fan_out(event: Event, endpoints: Iterable[Endpoint], env: Env) -> Iterator[Delivery]:
-    """One delivery for each endpoint that the event is for, and one for the task's own URL; held where disabled."""
+    """Return a delivery for each matching endpoint and for the task's own URL; held if the endpoint is disabled."""
     for endpoint in endpoints:
         if matches(endpoint, event):
             can_go = endpoint.enabled or event.audience_id is not None

@@ -30,7 +30,7 @@ SEQUENCE_DIGITS = 20
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact. `data` is its JSON, made once.
+    """An immutable fact. `data` is its JSON, encoded once.
 
     `subject_id` is the endpoint it is about, `audience_id` the only endpoint it is for.
     """

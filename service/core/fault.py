@@ -40,7 +40,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fail_again(known: Fault | None, subject_id: str, error: Exception, env: Env) -> Fault:
-    """One more failure. An endpoint is parked at its first: nothing can be sent to what can't be read."""
+    """Count a failure. An endpoint is parked at its first, because an unreadable one can't receive anything."""
     now = env.now()
     if known is not None and (known.parked_at or now - known.last_at > timedelta(seconds=FORGET_S)):
         known = None

@@ -156,7 +156,7 @@ def look_now(task: Task, env: Env, policy: Policy) -> Change:
 
 
 def erase(task: Task, env: Env) -> Task:
-    """What is left of a task: its ids, states and times stay, and nothing of what was asked for or came out."""
+    """Erase prompt, result and payloads of a task; its ids, states and times stay."""
     if not task.is_final:
         raise Conflict(f"The task is {task.status}; only a final task can be erased. Cancel it first.")
     erased_error = replace(task.error, message="(erased)") if task.error else None

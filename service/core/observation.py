@@ -1,4 +1,4 @@
-"""What a provider can tell us about a task, whichever way it reached us."""
+"""Observations: facts about a task from a provider's reply, poll or callback."""
 
 import msgspec
 

@@ -19,7 +19,7 @@ import msgspec
 
 
 class FieldError(msgspec.Struct, frozen=True, kw_only=True):
-    """One wrong field: its path in the request, what is wrong, and what is allowed."""
+    """A wrong field: its path in the request, what is wrong, and what is allowed."""
 
     loc: list[str | int]
     msg: str

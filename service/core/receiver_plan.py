@@ -1,4 +1,4 @@
-"""What a receiver of events must bear: the events that a check sends, and the judgement of what it says to each."""
+"""The conformance test for receivers: the events it sends, and how it grades each answer."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -27,7 +27,7 @@ METADATA = {"taskhook": "check-receiver"}
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that a receiver must do. `weight` is the grade of one that does not."""
+    """A requirement for receivers. `weight` is the grade of a receiver that does not meet it."""
 
     name: str
     sent: str
@@ -50,7 +50,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What one case came to; `got` is the answer in a few words, `fix` is empty where nothing is to be done.
+    """Result of a case; `got` is the answer in a few words, `fix` is empty if nothing is to be done.
 
     `response` is the beginning of the answer's body, where it was not the right one.
     """

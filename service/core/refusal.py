@@ -37,7 +37,7 @@ def after_submits(refusal: Refusal | None, calls: Iterable[AccountCall], env: En
 
 
 def retry(refusal: Refusal, env: Env) -> Refusal:
-    """One submit tries the key; no other does until it has ended."""
+    """Let one submit try the key; no other starts until it has ended."""
     return replace(refusal, retry_at=after(env.now(), PROBE_LEASE_S))
 
 

@@ -14,7 +14,7 @@ PLACEHOLDERS = re.compile(
 
 
 def find_weakness(key: str, own_min: int = OWN_MIN) -> str | None:
-    """What is wrong with a key that could be guessed; None for one that could not."""
+    """Return why a key could be guessed, or None."""
     if len(key) < KEY_MIN:
         return f"is shorter than {KEY_MIN} characters"
     if len(set(key)) < DISTINCT_MIN:

@@ -82,7 +82,7 @@ Metadata = Annotated[dict[Label, Annotated[str, Meta(max_length=512)]], Meta(max
 
 
 class TaskInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to make, in words common to all providers; `options` go to the provider under its own names."""
+    """Input of a task, in terms common to all providers; `options` go to the provider under its own names."""
 
     prompt: Annotated[str, Meta(min_length=1, max_length=PROMPT_MAX, description="What the picture shows.")]
     aspect_ratio: Annotated[Word | None, Meta(description="Such as `16:9`; a model takes this or `size`.")] = None
@@ -112,7 +112,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """One output: a link that expires at `expires_at`, or a text. What the provider does not say is null."""
+    """An output: a link that expires at `expires_at`, or a text. Unknown fields are null."""
 
     kind: OutputKind = "image"
     url: str | None = None
@@ -151,7 +151,7 @@ class TaskError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One task with all that a decision about it needs.
+    """A task with everything that a decision about it needs.
 
     `wait_s` is the present distance between polls, `submits` how often it was sent, `setback` why the last submit did
     not arrive, `entries` how many timeline entries it has, `lost` whether the last poll did not find it,

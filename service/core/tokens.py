@@ -44,7 +44,7 @@ class CallbackTokens:
 
 
 def _signer(oldest_first: Sequence[str], salt: str) -> Signer:
-    """One whose keys are derived once: itsdangerous would derive them anew for each token."""
+    """Return a signer with keys derived once: itsdangerous derives them for each token."""
     deriving = Signer(oldest_first, salt=salt, key_derivation="hmac", digest_method=hashlib.sha384)
     derived = [deriving.derive_key(key) for key in deriving.secret_keys]
     return Signer(derived, salt=salt, key_derivation="none", digest_method=hashlib.sha384)

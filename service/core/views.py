@@ -89,7 +89,7 @@ def view_task(task: Task) -> TaskView:
 
 
 def erase_told(data: bytes, erased: TaskView) -> bytes:
-    """What an event told of a task that is erased since: its status and times of then stay."""
+    """Return the data of an event without the content of its task, which was erased later."""
     published: dict[str, Any] = msgspec.json.decode(data)
     published.pop("late_result", None)
     error = erased.error if published.get("error") else None
@@ -98,7 +98,7 @@ def erase_told(data: bytes, erased: TaskView) -> bytes:
 
 
 class TimelineItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that happened; what `detail` holds depends on the type."""
+    """An entry of the timeline; the fields of `detail` depend on the type."""
 
     at: Time
     type: str
@@ -177,7 +177,7 @@ def view_endpoint(endpoint: Endpoint, held: Held, *, secret: str | UnsetType = U
 
 
 class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an `endpoint.*` event tells of its endpoint."""
+    """The data of an `endpoint.*` event."""
 
     id: str
     object: Literal["endpoint"] = "endpoint"
@@ -202,7 +202,7 @@ def view_endpoint_facts(endpoint: Endpoint, last_error: str | None) -> EndpointF
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
-    """One try; `error` says why it does not count as received, `response` is the first KiB of the answer."""
+    """An attempt; `error` says why it does not count as received, `response` is the first KiB of the answer."""
 
     number: int
     at: Time
@@ -214,7 +214,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
-    """One event on its way to one endpoint; `url` is the task's own where there is no endpoint."""
+    """An event for one endpoint; `url` is the task's own URL if there is no endpoint."""
 
     id: str
     object: Literal["delivery"] = "delivery"

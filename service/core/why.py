@@ -60,7 +60,7 @@ CLOSED = Breaker()
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """One sentence each: why the task is in this state, what happens next and when, what the caller can do."""
+    """Why the task is in its state, what happens next and when, and what the caller can do: a sentence each."""
 
     status: Status
     why: str

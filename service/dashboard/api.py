@@ -38,7 +38,7 @@ async def ask(
     body: Any = None,
     headers: Headers = (),
 ) -> T:
-    """What the operation answers, as that type. Raises the Problem that a caller of the API would be told."""
+    """Return the answer of an API operation as that type. Raise the Problem that a caller of the API would get."""
     operation = BY_LINE[line]
     if operation.right is not None:
         caller.check(operation.right)

@@ -26,7 +26,7 @@ class Assets:
         self.path = f"/assets/{digest}"
 
     def find(self, digest: str, name: str, accepts: str) -> Answer | None:
-        """One that was named by another version is this version's, not kept: replicas may differ for a moment."""
+        """Return an asset. Another version's digest gets this version's file, uncached: replicas can differ briefly."""
         if name not in self._plain:
             return None
         kind, body = self._plain[name]

@@ -1,4 +1,4 @@
-"""What somebody should look at now, in the order of how much it holds up; each leads to where it is mended."""
+"""Problems that need action, the most blocking first; each links to its fix."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -24,7 +24,7 @@ class Concern(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find_concerns(visit: Visit, figures: Figures) -> list[Concern]:
-    """Those that this visitor may see."""
+    """Return the problems that this visitor may see."""
     found: list[Concern] = []
     if visit.may("tasks:read"):
         found += _work(figures, visit.now)
@@ -58,7 +58,7 @@ def _deliveries(figures: Figures) -> Iterator[Concern]:
 
 
 def _endpoints(endpoints: list[Endpoint]) -> Iterator[Concern]:
-    """One leads to its page, several to the list."""
+    """Link to the endpoint's page, or to the list for several."""
     failing = [one for one in endpoints if one.enabled and one.failing]
     given_up = [one for one in endpoints if not one.enabled and one.failing]
     for found, is_what in ((failing, "failing"), (given_up, "disabled after failures")):

@@ -16,7 +16,7 @@ SLOWEST_MS = 15_000
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
-    """One bar, in the units of the chart; `label` is for a pointer that rests on it."""
+    """A bar, in the units of the chart; `label` is shown on hover."""
 
     x: int
     y: int
@@ -51,7 +51,7 @@ def rate_of(outcomes: Sequence[Outcome]) -> Rate:
 
 
 def draw_outcomes(outcomes: Sequence[Outcome], slots: int) -> Chart:
-    """One bar a delivery, the newest at the right; how high tells how long the last attempt took, by its logarithm."""
+    """Draw a bar for each delivery, the newest at the right; height is the log of the last attempt's duration."""
     shown = list(reversed(outcomes[:slots]))
     first = slots - len(shown)
     bars = tuple(_outcome_bar(first + index, one) for index, one in enumerate(shown))
@@ -69,7 +69,7 @@ def _outcome_bar(slot: int, one: Outcome) -> Bar:
 
 
 def draw_days(by_day: Mapping[date, float], last: date, days: int) -> Chart:
-    """One bar a day, up to and with the last."""
+    """Draw a bar for each day, including the last."""
     dates = [last - timedelta(days=back) for back in reversed(range(days))]
     most = max((by_day.get(one, 0.0) for one in dates), default=0.0) or 1.0
     bars = tuple(_day_bar(slot, one, by_day.get(one, 0.0), most) for slot, one in enumerate(dates))

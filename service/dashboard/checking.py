@@ -39,7 +39,7 @@ async def _receiver(visit: Visit, endpoint_id: str) -> Receiver:
 
 
 async def _check(visit: Visit, receiver: Receiver) -> tuple[Report, bool]:
-    """What was found in the time there is, and whether that is all. No stop of this process waits for it."""
+    """Return the findings of the time limit, and whether they are complete. No shutdown waits for it."""
     web, found = visit.web, list[Finding]()
     poster = Poster(web.trust.guard)
     checking = check_receiver(poster, receiver, web.env, source=web.running.source, on_finding=found.append)

@@ -1,4 +1,4 @@
-"""How often receivers are checked, and how many at once: a check is a dozen posts to a server of somebody's choice."""
+"""Limits of receiver checks, because a check posts a dozen requests to a URL that a user chose."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ KNOWN_MAX = 1_000
 
 
 class Checks:
-    """Those of this process."""
+    """The checks that run in this process."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""One delivery: what was sent, what came of each attempt, and one more by hand."""
+"""The page of a delivery: its body, its attempts, and a manual retry."""
 
 import msgspec
 

@@ -16,7 +16,7 @@ LEAST = 1.5
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """What ended in some minutes from `at` on, by status."""
+    """Tasks that ended in some minutes from `at` on, by status."""
 
     at: datetime
     minutes: int
@@ -36,7 +36,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
-    """One column with its bars, and what it says on hover; the whole height of it can be pointed at."""
+    """A column with its bars and its hover text; its whole height reacts to the pointer."""
 
     x: float
     width: float

@@ -1,4 +1,4 @@
-"""One subscriber: how it is doing, its settings, and everything that can be done with it."""
+"""The page of an endpoint: health, settings and actions."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What work failed on by our own mistake: looked at, and taken up again."""
+"""The page of quarantined rows: their reasons, and a retry."""
 
 from service.dashboard.visit import Visit
 from service.web.calls import Answer

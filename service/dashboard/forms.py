@@ -10,7 +10,7 @@ ON = "on"
 
 
 def number_or_text(text: str) -> str | int | float:
-    """What is no number stays text, for the API to refuse."""
+    """Return the number, or the text as it is, which the API then refuses."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -64,5 +64,5 @@ def errors_by_field(problem: InvalidRequest, depth: int = 1) -> dict[str, str]:
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that are not empty."""
+    """Return the values that are not empty."""
     return {name: value for name, value in values.items() if value not in ("", None)}

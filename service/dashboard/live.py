@@ -21,7 +21,7 @@ async def follow(visit: Visit) -> Reply:
 
 
 class _Follower:
-    """One open page."""
+    """An open page that follows changes."""
 
     def __init__(self, web: Web, caller: Caller) -> None:
         self._web = web

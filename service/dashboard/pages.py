@@ -44,7 +44,7 @@ class Templates:
 
 
 def show(value: Any) -> Any:
-    """What any `{{ value }}` comes to: text of others must not reorder a page or hide in it. None shows nothing."""
+    """Render a `{{ value }}`: foreign text must not reorder a page or hide in it. None shows nothing."""
     if value is None:
         return ""
     if isinstance(value, str) and not isinstance(value, Markup):

@@ -17,7 +17,7 @@ OPTIONS = "input.options."
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """One field. `name` is the place that the API gives its errors; `suggestions` are values a text field offers."""
+    """A form field. `name` is its path in errors of the API; `suggestions` are values that a text field offers."""
 
     name: str
     label: str
@@ -32,7 +32,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parameters_of(model: Model) -> list[Parameter]:
-    """What this model takes, the common words first."""
+    """Return the parameters of a model, common names first."""
     return [*_common(model), *(_option(option) for option in model.options)]
 
 

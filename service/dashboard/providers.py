@@ -16,7 +16,7 @@ DAYS = 14
 
 
 class Spend(msgspec.Struct, frozen=True, kw_only=True):
-    """What one account was charged, where the provider tells."""
+    """Charges of an account, if the provider reports them."""
 
     chart: Chart
     credits: float

@@ -49,7 +49,7 @@ FORM_MAX = 256 * 1024
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One method of one path. `right` is the scope that a key must have, None for everybody who is signed in."""
+    """A method of a path. `right` is the scope that a key must have; None: everybody who is signed in."""
 
     right: Right | None
     method: str
@@ -154,7 +154,7 @@ class _Shelf:
 
 
 class _Place:
-    """One path: who may come in, by which method, with what. `steps` is how far up from a form its page is."""
+    """Handles a path: authentication, method, form. `steps` is how far above a form its page is."""
 
     def __init__(self, site: Site, pages: Mapping[str, Page], steps: int) -> None:
         self._site = site

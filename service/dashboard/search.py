@@ -21,7 +21,7 @@ _PAIR = re.compile(r'(?P<key>[^\s="]{1,64})=(?:"(?P<quoted>[^"]*)"?|(?P<plain>\S
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What was understood: `words` are looked for in prompts, `said` tells it to the person, `wrong` what was not."""
+    """A parsed search: `words` are searched in prompts, `said` describes it, `wrong` lists what was not understood."""
 
     filter: TaskFilter
     words: tuple[str, ...] = ()

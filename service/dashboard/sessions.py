@@ -20,7 +20,7 @@ NOTICE_MAX = 300
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """Who came in: `mark` is the id of a stored key, or a keyed hash of one of the settings.
+    """A signed-in key: `mark` is the id of a stored key, or a keyed hash of one of the settings.
 
     `csrf` is a secret of this session that every form carries.
     """

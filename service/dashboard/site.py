@@ -1,4 +1,4 @@
-"""What all pages share beyond one request: the web side, sessions, assets, templates, and figures for charts."""
+"""Shared by all pages beyond a request: the web side, sessions, assets, templates, and figures for charts."""
 
 from collections.abc import Callable, Mapping
 from functools import cache

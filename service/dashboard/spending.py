@@ -1,4 +1,4 @@
-"""What providers charged lately, added up for all open pages together: they look again every few seconds."""
+"""Recent charges of providers, summed once for all open pages, which refresh every few seconds."""
 
 import asyncio
 from collections.abc import Callable

@@ -70,7 +70,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics:
-    """One for a process; however many look, each figure is read once in a while."""
+    """Cached figures of this process: however many pages are open, each figure is read once per interval."""
 
     def __init__(self, reads: Reads, providers: Mapping[str, Access], clock: Callable[[], float]) -> None:
         self._reads = reads

@@ -1,4 +1,4 @@
-"""What happened to a task, for people: the items of its timeline in words, and where they stand in the picture."""
+"""The timeline of a task for people: its items in words, and their positions in the chart."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ HIDDEN = (*LONG_TEXT, "delivery_id", "endpoint_id", "event_type", "status_code",
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
-    """One line: `offset` is since the task was created, `times` how often the same came in a row."""
+    """A line: `offset` is the time since the task's creation, `times` how often it was repeated in a row."""
 
     at: str
     offset: str

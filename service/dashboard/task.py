@@ -1,4 +1,4 @@
-"""One task: where it stands and why, what happened, what came out, and what can be done with it."""
+"""The page of a task: state and reason, timeline, result, and actions."""
 
 from functools import partial
 from typing import Any

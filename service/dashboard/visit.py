@@ -1,4 +1,4 @@
-"""One request to a page: who came, what was asked and sent, and the ways to answer."""
+"""A request to a page: the caller, the query and form, and the ways to answer."""
 
 import re
 from collections.abc import Mapping

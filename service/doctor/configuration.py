@@ -27,7 +27,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def callback_providers(settings: Settings) -> list[str]:
-    """Those in use that call back."""
+    """Return the configured providers that have callbacks."""
     return [
         name
         for name, provider in settings.registry.items()
@@ -43,7 +43,7 @@ def check_kept_keys(file: Path) -> Iterator[Finding]:
 
 
 def check_file(dotenv: Path) -> Finding:
-    """Who else may read the secrets that it holds."""
+    """Check that only its owner can read the file with secrets."""
     check = "permissions of .env"
     try:
         mode = dotenv.stat().st_mode

@@ -1,4 +1,4 @@
-"""What an examination finds: a grade, a sentence, and what to do; never a secret."""
+"""A finding: a grade, a sentence, and what to do; never a secret."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What is on the way to and from this service: its public URL, the certificate there, the providers, the clocks."""
+"""Network checks: the public URL and its certificate, the providers, the clocks."""
 
 import socket
 import ssl
@@ -39,7 +39,7 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What an address said, or why it said nothing."""
+    """The answer of an address, or why there was none."""
 
     at: datetime
     status: int = 0

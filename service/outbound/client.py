@@ -120,7 +120,7 @@ class ProviderClient:
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
-    """What one post to a subscriber came to; `error` is None exactly when it was received."""
+    """Result of a post to an endpoint; `error` is None exactly if it was received."""
 
     status_code: int | None
     error: str | None

@@ -42,7 +42,7 @@ class PixelRange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model with its limits; empty means that the provider's API has no such parameter for it.
+    """A model with its limits; an empty limit means that the API has no such parameter for it.
 
     `max_images_edit` is the limit where a picture is edited, since some APIs make several only from text.
     """
@@ -137,7 +137,7 @@ class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider(Protocol):
-    """One upstream API. No `parse_*` ever raises, whatever the bytes; what `capabilities` deny is never called."""
+    """An upstream API. No `parse_*` ever raises, whatever the bytes; what `capabilities` deny is never called."""
 
     id: str
     capabilities: Capabilities
@@ -224,7 +224,7 @@ def _children(value: Any) -> list[Any]:
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider as it is used here, with its accounts by id; without one it is not configured."""
+    """A provider with its configured accounts by id; without an account it is not configured."""
 
     provider: Provider
     accounts: Mapping[str, Account]

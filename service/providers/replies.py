@@ -129,7 +129,7 @@ def read_code(value: Any) -> str | None:
 
 
 def tidy(text: str, limit: int = TEXT_MAX) -> str:
-    """One bounded line of printable text, with keys that the provider quoted masked."""
+    """Return one bounded line of printable text, with quoted keys masked."""
     printable = "".join(char if char.isprintable() else " " for char in text[: 4 * limit])
     return KEY.sub(r"\1***", " ".join(printable.split()))[:limit]
 

@@ -35,7 +35,7 @@ class Order:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Job:
-    """One accepted order. Times are Unix seconds."""
+    """An accepted job. Times are Unix seconds."""
 
     id: str
     provider: str

@@ -58,7 +58,7 @@ class Broken(Exception):
 
 
 class Simulator(ABC):
-    """One simulated provider. Its base URL is `/{id}{prefix}`; `calls` are below it."""
+    """A simulated provider. Its base URL is `/{id}{prefix}`; `calls` are below it."""
 
     id: ClassVar[str]
     prefix: ClassVar[str] = ""

@@ -43,7 +43,7 @@ SHUT = 1_000_000
 
 
 class AccountState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the account's row says: until when the provider wants rest, what was sent lately, and whether it answers."""
+    """The state of an account: its pause, its recent submits, and its circuit breaker."""
 
     paused_until: datetime
     window: Window

@@ -45,7 +45,7 @@ class Subscribers:
 
 
 class Batch:
-    """One transaction's values. `apply` and `flush` may be called many times, `publish` comes after them.
+    """The values of a transaction. `apply` and `flush` may be called many times, `publish` comes after them.
 
     Locks are taken in one order, tasks, deliveries, endpoints, accounts, counters, so that two rarely cross.
     """
@@ -200,7 +200,7 @@ class Batch:
         self._filters_changed = True
 
     def forget(self, task_id: str, erase: Callable[[bytes], bytes]) -> None:
-        """What an erased task's events tell that this transaction has yet to publish."""
+        """Erase the task in events that this transaction has not published yet."""
         self._events = [
             replace(event, data=erase(event.data)) if event.task_id == task_id else event for event in self._events
         ]
@@ -293,7 +293,7 @@ class Batch:
         self.topics.add(EVENTS)
 
     async def _current_endpoints(self, version: int) -> dict[str, Endpoint]:
-        """Those of the store, read again when their version moved."""
+        """Return the stored endpoints, read again if their version changed."""
         if version != self._subscribers.version:
             stored = await self.session.fetch(f"select {endpoint_rows.COLUMNS} from endpoints order by id")
             found = [await self._readable(row) for row in stored]
@@ -302,7 +302,7 @@ class Batch:
         return self._subscribers.endpoints
 
     async def _readable(self, row: Row) -> Endpoint | None:
-        """One that can't be read gets nothing, and stops no event; `recover` sends what it missed."""
+        """Return the endpoint, or None if it can't be read: it blocks no event, and `recover` sends what it missed."""
         try:
             return endpoint_rows.endpoint_from_row(row)
         except Exception as error:
@@ -356,7 +356,7 @@ class Batch:
         await self._many(sql, sorted((pause.account, to_ms(pause.until)) for pause in self._pauses))
 
     async def _write_calls(self) -> None:
-        """What calls told about their accounts; where all is well that is one read, and no lock."""
+        """Write what calls showed about their accounts; without a change this is one read and no lock."""
         for account in sorted({call.account for call in self._calls}):
             calls = [call for call in self._calls if call.account == account]
             before = await self._answers(account, "")
@@ -384,7 +384,7 @@ _Answers = tuple[Breaker, Refusal | None]
 
 
 def _filters(endpoint: Endpoint | None) -> tuple[object, ...] | None:
-    """What fan-out looks at."""
+    """Return the fields that fan-out compares."""
     if endpoint is None:
         return None
     return (endpoint.enabled, endpoint.deleted_at, endpoint.events, endpoint.filter)

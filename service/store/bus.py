@@ -36,14 +36,14 @@ class Bell:
         self._struck.clear()
 
     def wait_at_most(self, timeout_s: float) -> None:
-        """Who waits now waits no longer than that."""
+        """Limit the time of all who wait now."""
         timeout, ends_at = self._timeout, asyncio.get_running_loop().time() + timeout_s
         if timeout is not None and not timeout.expired() and (timeout.when() or math.inf) > ends_at:
             timeout.reschedule(ends_at)
 
 
 class Bus:
-    """Who waits for what in this process."""
+    """Waiters of this process, by topic."""
 
     def __init__(self) -> None:
         self._told: dict[str, set[Callable[[], None]]] = {}

@@ -50,7 +50,7 @@ class TaskClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one attempt needs; without an endpoint it goes to the delivery's own url."""
+    """Everything that an attempt needs; without an endpoint it goes to the delivery's own url."""
 
     delivery: Delivery
     endpoint: Endpoint | None
@@ -118,7 +118,7 @@ async def claim_due_tasks(
 
 
 class _Claim:
-    """One claim on its way. A row that can't be begun is put aside and stops no other."""
+    """A claim in progress. A row that fails is quarantined and blocks no other."""
 
     def __init__(self, batch: Batch, name: str, policy: Policy, account: AccountState) -> None:
         self.account = account
@@ -130,7 +130,7 @@ class _Claim:
         self._policy = policy
 
     async def probe(self, limits: Limits) -> None:
-        """One task tries an account that did not answer: a poll where there is one, since it costs nothing."""
+        """Let one task probe an account that did not answer, by a poll if possible, since it costs nothing."""
         found: list[Row] = []
         if self.account.breaker.polls and self._policy.polling:
             found = await self._fetch(_PROBE_POLL)
@@ -163,7 +163,7 @@ class _Claim:
         await self._batch.flush()
 
     async def begin_submits(self, free: int, room: int) -> None:
-        """Those that no room was found for before their deadline end here."""
+        """Begin submits; end tasks whose deadline passed while the account was at its limits."""
         now_ms = to_ms(self.now)
         limit = min(free - self.taken, room)
         if limit > 0:
@@ -276,7 +276,7 @@ async def claim_due_deliveries(
 
 
 class _Deliveries:
-    """One claim of deliveries on its way."""
+    """A claim of deliveries in progress."""
 
     def __init__(self, batch: Batch, lease_s: float) -> None:
         self.now = batch.env.now()

@@ -1,4 +1,4 @@
-"""What the store needs of a database, and the few words in which the dialects differ."""
+"""The dialect seam: connections, transactions, and the SQL that differs between databases."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -32,7 +32,7 @@ class Session(ReadSession, Protocol):
 
 
 class Driver(Protocol):
-    """One database. Its errors that pass by themselves (locked, full, away) are raised as `Unavailable`."""
+    """A database. Its temporary errors (locked, full, away) are raised as `Unavailable`."""
 
     name: str
     """A migration file whose name ends in it is for this database alone."""
@@ -90,7 +90,7 @@ class Driver(Protocol):
     async def close(self) -> None: ...
 
     async def write(self, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-        """One transaction on the one write connection of this process; what `work` returned, once it is durable.
+        """Run a transaction on the write connection of this process; return its result once it is durable.
 
         Rolled back when `work` raises. It waits for nothing but its statements: SQLite's thread runs the whole of it,
         beside the event loop.

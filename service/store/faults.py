@@ -34,7 +34,7 @@ delete from faults where parked_ms is not null
 
 
 async def note(batch: "Batch", subject_id: str, error: Exception) -> None:
-    """One more failure of this row: it is due again later, or parked, and every other row goes on.
+    """Record a failure of a row: it is retried later, or parked. Other rows are not affected.
 
     Work that was under way when the row was parked adds nothing: what its retry needs would be lost.
     """
@@ -66,7 +66,7 @@ async def retry(batch: "Batch", subject_id: str) -> Fault:
 
 
 async def list_all(session: ReadSession) -> list[Fault]:
-    """Those that are parked or failed lately, the newest first."""
+    """Return rows that are parked or failed recently, newest first."""
     sql = f"select {_COLUMNS} from faults order by last_ms desc limit ?"
     return [_fault(row) for row in await session.fetch(sql, (LIST_MAX,))]
 
@@ -76,14 +76,14 @@ async def count_parked(session: ReadSession) -> int:
 
 
 async def forget(session: Session, env: Env) -> None:
-    """What has not failed for long, and what is gone or has ended by itself, such as a parked task by its callback."""
+    """Forget old failures, and rows that are gone or final, such as a parked task that its callback ended."""
     long_ago = to_ms(env.now() - timedelta(seconds=FORGET_S))
     await session.execute("delete from faults where parked_ms is null and last_ms < ?", (long_ago,))
     await session.execute(_IS_OVER)
 
 
 async def _is_still_parked(session: Session, fault: Fault) -> bool:
-    """What waits for an endpoint that can't be read is held anew each time, so that one never is."""
+    """Return whether the row is still parked. Deliveries of an unreadable endpoint are held, so it never is."""
     sql = _STILL_PARKED.get(fault.kind)
     return sql is not None and bool(await session.fetch(sql, (fault.id,)))
 

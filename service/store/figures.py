@@ -37,7 +37,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account does now: submits in its window, tasks in flight, waiting, and since when some are late."""
+    """Load of an account: submits in its window, tasks in flight, waiting tasks, and since when some are late."""
 
     used: int
     in_flight: int

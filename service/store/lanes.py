@@ -64,7 +64,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lanes(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look took in, each kind in the order of its due times; `is_whole`: these are all there are."""
+    """Due queues, each kind by due time; `is_whole`: these are all there are."""
 
     endpoints: list[Lane]
     urls: list[Lane]

@@ -158,7 +158,7 @@ def _size(row: Row) -> int:
 
 
 def _checksum(row: Row) -> int:
-    """One database can't keep a NUL in a text, which is then another character there."""
+    """Return a checksum that ignores NUL characters, which PostgreSQL can't store."""
     encoded = msgspec.json.encode(row)
     if b"\\u0000" in encoded:
         encoded = msgspec.json.encode([v.replace("\0", "\ufffd") if isinstance(v, str) else v for v in row])

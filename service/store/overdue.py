@@ -1,4 +1,4 @@
-"""What is due and should have been taken long ago: a worker that died or hangs shows by it, wherever it ran."""
+"""Overdue work: it shows a dead or hanging worker, wherever it ran."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta

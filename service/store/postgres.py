@@ -91,7 +91,7 @@ class PostgresTimes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PostgresDriver:
-    """One server, or the one that is primary among several. Connections that break are made again when needed."""
+    """A server, or the primary among several. Broken connections are replaced when needed."""
 
     name = "postgresql"
     is_alone = False
@@ -304,7 +304,7 @@ class PostgresDriver:
     # --- news of other processes --------------------------------------------------------------------------------------
 
     async def notify(self, session: Session, topics: Iterable[str]) -> None:
-        """One notice a transaction. The transaction's number comes with it, for the case that its commit is lost."""
+        """Send one notification per transaction, with its number, in case the answer to its commit is lost."""
         notice = "\n".join([self._own, *sorted(topics)])
         if len(notice.encode()) > NOTICE_MAX_BYTES:
             notice = f"{self._own}\n"

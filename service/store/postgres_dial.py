@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL: what asyncpg leaves out of a connection URL is applied here."""
+"""Open a connection to PostgreSQL, with the URL parameters that asyncpg does not apply."""
 
 import configparser
 import os

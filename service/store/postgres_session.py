@@ -127,7 +127,7 @@ async def roll_back(connection: Connection) -> None:
 
 
 class Reader:
-    """One slot of the pool. A read is repeatable, so one on a connection that died meanwhile is made again."""
+    """A slot of the pool. A read on a connection that died is repeated."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], is_pooled: Callable[[], bool]) -> None:
         self._connect = connect

@@ -166,7 +166,7 @@ def hide_secrets(url: str) -> str:
 
 
 def _read_authority(parts: SplitResult) -> dict[str, str]:
-    """What stands before the question mark, under the names of its parameters."""
+    """Return the part before the question mark as parameters."""
     credentials, _, hosts = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
     found = [_HOST_AND_PORT.fullmatch(host) for host in hosts.split(",")]

@@ -17,7 +17,7 @@ MINUTE_MS = 60_000
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """What is not done yet, each up to `COUNT_MAX`; `oldest` is the task that has been queued for longest.
+    """Open work, each count up to `COUNT_MAX`; `oldest` is the task that has been queued longest.
 
     Failed deliveries of a deleted endpoint are not counted: nothing can be done about them.
     """

@@ -27,7 +27,7 @@ AFTER_EVERY_ID = "~"
 
 
 class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What a listing of tasks is narrowed to; None narrows nothing."""
+    """Filter of a listing of tasks; None matches everything."""
 
     status: str | None = None
     provider: str | None = None
@@ -40,7 +40,7 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What a listing of deliveries is narrowed to; None narrows nothing."""
+    """Filter of a listing of deliveries; None matches everything."""
 
     status: str | None = None
     endpoint_id: str | None = None
@@ -185,7 +185,7 @@ def _walk(driver: Driver, leads: Mapping[str, str], row_id: str, bounds: _Bounds
 
 
 def _walk_to_status(driver: Driver, leads: Mapping[str, str], row_id: str, bounds: _Bounds, status: str) -> _Walk:
-    """What ended lies behind all that waits, which may be much; what waits lies before what ended, which is more."""
+    """Bound the walk by status: final tasks lie behind all open ones, open tasks before the many final ones."""
     conditions, params, order = _walk(driver, leads, row_id, bounds)
     found, ends, _ = _walk(driver, {"status": status}, "id", bounds)
     sign, way = (">=", "asc") if status in ("queued", "running") else ("<=", "desc")

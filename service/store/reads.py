@@ -61,7 +61,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class Search(Page[Task], frozen=True, kw_only=True):
-    """What a search found among the `looked` newest."""
+    """Result of a search among the newest tasks; `looked` is how far it went."""
 
     looked: int
 
@@ -199,7 +199,7 @@ class Reads:
         ] or [wanted.provider or DEFAULT]
 
     async def search_tasks(self, wanted: TaskFilter, words: Sequence[str], limit: int, before: str | None) -> Search:
-        """Those of the newest few thousand that have every word in their prompt; the next search goes on before them.
+        """Return those of the newest few thousand tasks whose prompt has every word; the next search continues there.
 
         The database looks roughly, in the whole document; what it finds is looked at again here.
         """
@@ -333,7 +333,7 @@ class Reads:
         return dict(zip(statuses, found, strict=True))
 
     async def count_due(self, now: datetime) -> dict[str, int]:
-        """What could be done now and is not begun, by its kind."""
+        """Count the due work that has not begun, by kind."""
         sql = f"""
         select (select count(*) from tasks where step = 'submit' and due_ms <= ?),
           (select count(*) from tasks where {FLYING} and due_ms <= ?),
@@ -445,7 +445,7 @@ def _page(found: list[Row], limit: int, read: Callable[[Row], T]) -> Page[T]:
 
 
 def _readable(found: list[Row], read: Callable[[Row], T]) -> list[T]:
-    """One that can't be read hides no other; what works on it puts it aside and tells."""
+    """Return the readable ones. The worker quarantines the others and logs them."""
     items = []
     for row in found:
         with suppress(msgspec.MsgspecError):

@@ -144,7 +144,7 @@ def _told_if_used() -> Iterator[None]:
 
 
 class SqliteDriver:
-    """One file. Another process may have it open too (web and worker apart): writes wait for it, and `listen` looks."""
+    """A file. Another process may have it open too (web and worker apart): writes wait for it, and `listen` polls."""
 
     name = "sqlite"
     is_alone = True

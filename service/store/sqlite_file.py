@@ -44,7 +44,7 @@ def put_in_place(partial: str, path: str) -> None:
 
 
 def remove_logs(path: str) -> None:
-    """Those of the file that had this name before: they must not be taken for its successor's."""
+    """Remove logs of an earlier file of this name: SQLite would apply them to the new one."""
     for suffix in ("-wal", "-shm"):
         Path(path + suffix).unlink(missing_ok=True)
 

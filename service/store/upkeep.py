@@ -63,7 +63,7 @@ async def _erase_traces(session: Session, task_id: str, erase: Callable[[bytes],
 
 
 class _Facts(msgspec.Struct):
-    """What a filter looks at in the task or the endpoint that an event is about."""
+    """The fields of a task or endpoint that a filter compares."""
 
     id: str
     provider: str | None = None
@@ -187,7 +187,7 @@ order by created_ms limit {STEP}
 
 
 async def delete_old(writer: Writer, now: datetime, days: float) -> int:
-    """One step: final tasks older than that with all that hangs on them, unless something is still to be delivered."""
+    """Delete a batch of old final tasks and their data, unless something is still to be delivered."""
     until_ms = to_ms(now - timedelta(days=days))
 
     async def work(batch: Batch) -> int:

@@ -51,7 +51,7 @@ class Vault:
         return f"{MARK}{self._newest}.{urlsafe_b64encode(sealed).decode()}"
 
     def open(self, text: str, use: str) -> str:
-        """What was written before there was encryption opens as it is. Raises Unopened."""
+        """Decrypt a text. One that was stored before encryption existed is returned as it is. Raise Unopened."""
         if not text.startswith(MARK):
             return text
         name, _, encoded = text.removeprefix(MARK).partition(".")

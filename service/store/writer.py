@@ -30,7 +30,7 @@ TRIES = 4
 
 
 class _Ask(Generic[T]):
-    """One caller's wish and the future it waits on."""
+    """A pending write and the future its caller waits on."""
 
     def __init__(self, keys: Keys | None, work: Callable[[Batch], T | Awaitable[T]]) -> None:
         self.keys = keys
@@ -50,12 +50,12 @@ class _Ask(Generic[T]):
 
 
 class Along(Protocol):
-    """Who takes work in the transaction that makes it due, which saves that work a transaction of its own."""
+    """Claims work in the transaction that makes it due, which saves a transaction."""
 
     topic: str
 
     def reserve(self) -> int:
-        """How much it would take; before the transaction."""
+        """Return how much it can take; called before the transaction."""
         ...
 
     async def claim(self, batch: Batch, free: int) -> Any: ...
@@ -66,7 +66,7 @@ class Along(Protocol):
 
 
 class _Seat:
-    """One who goes along with a transaction."""
+    """A participant of a transaction, with its reservation."""
 
     def __init__(self, one: Along) -> None:
         self.one = one
@@ -133,7 +133,7 @@ class Writer:
         return await ask.done
 
     async def scrub(self) -> None:
-        """What was erased leaves the database's files, too."""
+        """Remove erased text from the database's files."""
         await self._driver.scrub()
 
     async def check(self) -> None:
@@ -195,7 +195,7 @@ class Writer:
                     await self._commit_all([ask], ())
 
     def _take_waiting(self) -> list[_Ask[Any]]:
-        """All that would meet the same fate, one slow transaction after the other."""
+        """Return all waiting writes, which would fail in the same way, one slow transaction after the other."""
         asks: list[_Ask[Any]] = []
         while not self._queue.empty():
             ask = self._queue.get_nowait()
@@ -248,7 +248,7 @@ class Writer:
 
 
 async def _work(asks: list[_Ask[Any]], batch: Batch) -> None:
-    """What waits for rows comes before what takes rows nobody has (claims); events, which all want, come last."""
+    """Run row locks first, then claims of free rows, then events, which every transaction needs."""
     await batch.load(ask.keys for ask in asks if ask.keys is not None)
     for ask in asks:
         if ask.keys is not None:
@@ -262,7 +262,7 @@ async def _work(asks: list[_Ask[Any]], batch: Batch) -> None:
 
 
 async def _take_along(seats: list[_Seat], batch: Batch) -> None:
-    """What is taken is no news any more."""
+    """Let participants claim what became due; claimed work needs no notification."""
     taking = [seat for seat in seats if seat.free and seat.one.topic in batch.topics]
     for seat in taking:
         seat.claimed = await seat.one.claim(batch, seat.free)

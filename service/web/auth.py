@@ -76,7 +76,7 @@ class KeyRing:
         return caller
 
     async def recall(self, key_id: str) -> Caller | None:
-        """Whoever came in earlier with a key of the store; None when it no longer holds. Raises Unavailable."""
+        """Return the caller of a stored key that signed in earlier; None if it is revoked. Raise Unavailable."""
         key = await self._live.find(key_id)
         return None if key is None else self._use(key)
 

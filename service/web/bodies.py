@@ -41,7 +41,7 @@ _ESCAPED = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
 class _Field(msgspec.Struct, frozen=True, kw_only=True):
-    """One field of a type, to be decoded by itself."""
+    """A field of a type, decoded on its own."""
 
     decoder: msgspec.json.Decoder[Any]
     is_required: bool

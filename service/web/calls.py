@@ -1,4 +1,4 @@
-"""One call of the API: how it is declared, what it brings, and what it is answered with."""
+"""Calls of the API: declaration, decoded request, and answer."""
 
 import asyncio
 import re
@@ -65,7 +65,7 @@ def encode_item(value: Any) -> msgspec.Raw:
 
 
 class Call(Generic[Q, B]):
-    """One request to one operation, its query and body decoded into the declared types."""
+    """A request to an operation, its query and body decoded into the declared types."""
 
     __slots__ = ("body", "caller", "query", "receive", "scope")
 
@@ -88,7 +88,7 @@ class Call(Generic[Q, B]):
 
 
 class Operation(msgspec.Struct, Generic[Q, B], frozen=True, kw_only=True):
-    """One method of one path. Routes and OpenAPI are made from it, so neither can be ahead of the other.
+    """A method of a path. Routes and OpenAPI are made from it, so they can't differ.
 
     `answers` maps a good status to the type of its body (None: no body; media types: text in one of them), `problems`
     lists the statuses of refusals beyond those that `body`, `query` and the path bring with them. `right` is the scope

@@ -42,7 +42,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is believed: callers by key, providers by token, subscribers by address; what is sealed at rest.
+    """Security: API keys of callers, tokens of providers, the URL guard, and encryption at rest.
 
     `new_secret` makes a `whsec_...`, `new_key` a `tk_live_...`.
     """

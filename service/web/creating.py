@@ -122,7 +122,7 @@ def resolve_model(providers: Mapping[str, Access], name: str, account: str | Non
 
 
 def setting_of(provider: str) -> str:
-    """What has to be set for it to be configured."""
+    """Return the setting that configures the provider."""
     return setting_name(provider, DEFAULT, "API_KEY")
 
 

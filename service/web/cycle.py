@@ -1,4 +1,4 @@
-"""One request and its answer on a connection: what uvicorn's own class leaves to better clients."""
+"""A request and its answer on a connection, stricter than uvicorn's own class."""
 
 import asyncio
 import math

@@ -188,7 +188,7 @@ class Edge(HttpToolsProtocol):
         self.wants_more = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """What stands behind a body (trailers) would be taken for headers that were judged already; it is left out."""
+        """Ignore trailers: they would be taken for headers, which were judged already."""
         if self._in_head:
             super().on_header(name, value)
 

@@ -72,7 +72,7 @@ DEFAULTS = CreateEndpoint(url="")
 
 
 class ChangeEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is left out stays as it is; null resets a field to its default. Disabling holds what is to be delivered.
+    """Missing fields stay as they are; null resets a field to its default. Disabling holds deliveries.
 
     Another `url` drops `headers`, unless they are given again.
     """

@@ -72,7 +72,7 @@ TITLES = dict(STATUSES.values())
 
 
 class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What went wrong (RFC 9457). `errors` names each wrong field of a 422, `request_id` is in our log too."""
+    """An error (RFC 9457). `errors` names each wrong field of a 422, `request_id` is in our log too."""
 
     type: Annotated[str, Meta(examples=["urn:taskhook:problem:invalid-request"])]
     title: Annotated[str, Meta(examples=["Invalid request"])]

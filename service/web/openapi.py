@@ -114,7 +114,7 @@ def _query_parameters(operation: Operation[Any, Any], queries: Json) -> list[Jso
 
 
 def _query_parameter(name: str, schema: Json) -> Json:
-    """What may be left out has no null: a query can't say it."""
+    """Describe a query parameter; optional ones have no null, since a query can't express it."""
     branches = [branch for branch in schema.pop("anyOf", []) if branch != {"type": "null"}]
     for branch in branches:
         schema |= branch

@@ -66,7 +66,7 @@ class Circuit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
-    """One account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
+    """An account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
 
     `state` is `disabled` since the provider refused its key, `paused` while the provider wants it to rest, and
     `circuit_open` while it does not answer. A disabled account gets no tasks, and what was never sent moves to another.
@@ -85,7 +85,7 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider: what its API can do, and whether it can be used here.
+    """A provider: what its API can do, and whether it can be used here.
 
     `blocking`: its answer is the result. `healthy` is null where it is not configured, and false while the account
     rests until `paused_until` because the provider asked for it, or while its circuit is not closed.
@@ -132,7 +132,7 @@ async def get_readiness(web: Web, call: Call[GetReadiness, None]) -> Answer:
 
 
 async def _in_time(reads: Coroutine[Any, Any, T]) -> T:
-    """Those who ask wait less long than a statement may take, and a database that is silent tells them nothing."""
+    """Read with a short timeout; None if the database does not answer."""
     try:
         async with asyncio.timeout(READ_PATIENCE_S):
             return await reads
@@ -167,7 +167,7 @@ def _late_s(web: Web, oldest_ms: int | None) -> float:
 
 
 async def get_metrics(web: Web, call: Call[None, None]) -> Answer:
-    """What can be counted without the database is told when it is away, too."""
+    """Render metrics; those that need no database also while it is away."""
     now = web.env.monotonic()
     if now >= web.gauges_until:
         web.gauges_until = now + GAUGES_S

@@ -193,7 +193,7 @@ async def _nothing_here(web: Web, scope: Scope, _receive: Receive, _send: Send) 
 
 
 class _Resource:
-    """One path: who may come in, by which method, with what."""
+    """Handles a path: authentication, method, query and body."""
 
     def __init__(self, web: Web, operations: Mapping[str, Operation[Any, Any]]) -> None:
         self._web = web

@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
 
 
 def _empty(queue: socket.socket) -> list[socket.socket]:
-    """What waits in it; nothing comes in between the last look and its end."""
+    """Accept the waiting connections of a closed listener; none can arrive after the last look."""
     found: list[socket.socket] = []
     queue.setblocking(False)
     with queue, contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""How much goes on at once: bounded, and what comes on top is told so at once instead of waiting."""
+"""Concurrency limits: what exceeds them is refused at once instead of waiting."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -156,7 +156,7 @@ class EventStream:
 
 
 def render_frame(event: StoredEvent) -> bytes:
-    """One line of data: JSON's strings hold no line break, and between its tokens a space says the same.
+    """Render a frame with one line of data: a line break between JSON tokens becomes a space.
 
     A provider's payload is in the body as it came, line breaks and all, and each would end the line here.
     """

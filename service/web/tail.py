@@ -18,7 +18,7 @@ TAIL_BYTES = 8 << 20
 
 
 class Tail:
-    """One task reads, however many clients follow; it runs while there is a client.
+    """Reads new events in one asyncio task for all clients, as long as there is one.
 
     Every event after the place `floor` up to the place `last` is here; what lies before is in the store alone.
     """

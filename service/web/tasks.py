@@ -120,7 +120,7 @@ class TaskList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to a task, in the order of time."""
+    """The timeline of a task, oldest first."""
 
     data: list[TimelineItem]
     next_cursor: str | None
@@ -237,7 +237,7 @@ async def _wait_for_end(web: Web, task_id: str, call: Call[GetTask, None]) -> Ta
 
 @contextmanager
 def _told_of_end(web: Web, task_id: str) -> Iterator[asyncio.Future[str]]:
-    """All who are told at once look together, and of those only who wait for a task that ended wake."""
+    """Subscribe to the end of a task; waiters that are notified together share a read."""
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     with web.store.bus.told(partial(web.store.reads.ends.ask, task_id, ended), task_id):
         try:

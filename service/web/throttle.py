@@ -11,7 +11,7 @@ ADDRESSES_MAX = 10_000
 
 
 class Failures:
-    """Who failed how often of late. The addresses seen longest ago are forgotten first."""
+    """Recent failures by address. The least recently seen addresses are forgotten first."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -1,1 +1,1 @@
-"""What happens without a request: submits, polls, deliveries, and the upkeep of the store."""
+"""Background work: submits, polls, deliveries, and maintenance of the store."""

@@ -1,4 +1,4 @@
-"""One due delivery: render, sign, post, record."""
+"""Deliveries: render, sign, post, record."""
 
 import asyncio
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ class DeliveryWork:
             return await claims.find_next_delivery(session, self._walk, self._env.now())
 
     async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Parcel, float]]:
-        """What is due, each with the moment of its claim."""
+        """Claim due deliveries, each with the time of its claim."""
         claimed_at = self._env.monotonic()
         claim = await claims.claim_due_deliveries(batch, free, LEASE_S, AT_ONCE, self._walk)
         items = [(parcel, claimed_at) for parcel in claim.parcels]

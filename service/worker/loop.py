@@ -1,4 +1,4 @@
-"""One lane of work: claim what is due, run it within a limit, sleep until the next is due or the bell rings."""
+"""A worker loop: claim due work, run it within a limit, sleep until more is due or a notification arrives."""
 
 import asyncio
 from datetime import datetime
@@ -26,7 +26,7 @@ HAND_BACK_S = 2.0
 
 
 class Claimed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What was taken, and when to look again; None when nothing is due later.
+    """Claimed work, and when to look again; None if nothing is due later.
 
     `is_short`: there is more, which can be taken when one of those that run has ended.
     """
@@ -37,7 +37,7 @@ class Claimed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class Work(Protocol[T]):
-    """What a lane does."""
+    """The work of a worker loop."""
 
     async def find_next_due(self) -> datetime | None:
         """When the earliest is due; writes nothing."""
@@ -186,7 +186,7 @@ class Lane(Generic[T]):
             task.add_done_callback(self._ended)
 
     def _note_failure(self, error: Exception) -> None:
-        """One line a round, and rounds get rarer: a database that is away floods no log."""
+        """Log one line per round; rounds get rarer, so an unavailable database does not flood the log."""
         self._failures += 1
         self._next_due_at = None
         self._metrics.loop_failures.labels(self.name).inc()

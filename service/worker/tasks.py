@@ -1,4 +1,4 @@
-"""One due task: submit it or poll it, and tell the store what was learned."""
+"""Tasks: submit or poll, and store the result."""
 
 import asyncio
 from datetime import datetime
@@ -78,7 +78,7 @@ class TaskWork:
             return await claims.next_due_task(session, self._account.key)
 
     async def claim(self, batch: Batch, free: int) -> Claimed[tuple[Task, float]]:
-        """What is due, each with the moment of its claim."""
+        """Claim due tasks, each with the time of its claim."""
         policy, account, claimed_at = self._access.policy, self._account, self._env.monotonic()
         claim = await claims.claim_due_tasks(batch, account.key, policy, account.limits, free, self._others)
         return Claimed(items=[(task, claimed_at) for task in claim.tasks], next_due_at=claim.next_due_at)
@@ -126,7 +126,7 @@ class TaskWork:
         return await self._record(task, heard, "poll")
 
     async def _poll_steps(self, task: Task, timeout_s: float) -> "_Heard":
-        """One call, or as many as its replies ask for."""
+        """Poll in one call, or in as many as its replies require."""
         step, links, heard = "status", dict[str, str](), _Heard(observation=Unreadable(reason=TOO_MANY_STEPS))
         for _ in range(STEPS_MAX):
             try:
@@ -268,7 +268,7 @@ def _error_type(reply: HttpReply | NotSent | Unconfirmed, outcome: str) -> str |
 
 
 class _Heard(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call brought about its task, and about the account; nothing about that when we broke it off."""
+    """Result of a provider call; `calls` is empty if the call was cancelled."""
 
     observation: Observation
     calls: tuple[AccountCall, ...] = ()

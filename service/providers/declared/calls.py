@@ -23,7 +23,7 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One request before its templates are filled. `path` serves where `url` is absent or refused."""
+    """A request before its templates are filled. `path` is used if `url` is absent or refused."""
 
     method: Method
     path: Template | None = None

@@ -28,7 +28,7 @@ _TEXTS: dict[Any, Callable[[str], Any]] = {
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong: the path of the key, and what is wrong and meant."""
+    """A fault of a declaration: the path of the key, what is wrong and what is meant."""
 
     path: Path
     message: str

@@ -27,7 +27,7 @@ class WrongExpressionError(ValueError):
 
 
 class Expression:
-    """One expression over a document whose names are `names`."""
+    """An expression over a document whose names are `names`."""
 
     def __init__(self, source: str, names: frozenset[str]) -> None:
         self.source = source

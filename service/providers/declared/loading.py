@@ -14,7 +14,7 @@ _PLACE = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)"
 
 
 class LocatedFault(NamedTuple):
-    """One fault as an editor shows it."""
+    """A fault with line and column, as an editor shows it."""
 
     line: int
     column: int

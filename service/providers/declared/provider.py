@@ -47,7 +47,7 @@ from service.providers.replies import (
 
 
 class DeclaredProvider:
-    """One declaration as a Provider. `now` is for tokens that expire."""
+    """A declaration as a Provider. `now` is for tokens that expire."""
 
     def __init__(self, declaration: Declaration, now: Callable[[], datetime]) -> None:
         self.declaration = declaration

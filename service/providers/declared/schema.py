@@ -33,7 +33,7 @@ Templates = dict[str, Template]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """One table. `REST` names the field that takes the keys which are no field."""
+    """A table. `REST` names the field that takes all other keys."""
 
     REST: ClassVar[str | None] = None
 
@@ -44,7 +44,7 @@ class Rule(Table, frozen=True, kw_only=True, rename={"is_": "is"}):
 
 
 class ErrorRule(Table, frozen=True, kw_only=True):
-    """One class of errors. All conditions that are given must hold."""
+    """A class of errors. All given conditions must hold."""
 
     code: ErrorCode
     when: Reading | None = None
@@ -265,7 +265,7 @@ class LimitsTable(Table, frozen=True, kw_only=True):
 
 
 class OptionTable(Table, frozen=True, kw_only=True):
-    """One option under the provider's own name, with what it allows."""
+    """An option under the provider's own name, with its allowed values."""
 
     type: Literal["boolean", "integer", "number", "string"]
     minimum: float | None = None
@@ -286,7 +286,7 @@ class ModelResult(Table, frozen=True, kw_only=True):
 
 
 class ModelTable(Table, frozen=True, kw_only=True):
-    """One model, or with a `*` in its name all that fit; a key that is no field is a variable for templates."""
+    """A model, or all that match a name with `*`; any other key is a variable for templates."""
 
     REST: ClassVar[str | None] = "variables"
 
@@ -332,7 +332,7 @@ class Example(Table, frozen=True, kw_only=True):
 
 
 class Declaration(Table, frozen=True, kw_only=True):
-    """One provider."""
+    """A declared provider."""
 
     schema: Literal[1]
     id: str

@@ -17,7 +17,7 @@ class WrongTemplateError(ValueError):
 
 
 class Template:
-    """One template. `names` are what it needs; without a value for each of them it gives None."""
+    """A template. `names` are the values it needs; if one is missing, the result is None."""
 
     def __init__(self, source: str, known: frozenset[str] | None = None) -> None:
         """Raise WrongTemplateError for a brace without meaning, or a name that is not `known`."""
