@@ -752,7 +752,7 @@ export interface components {
         };
         /**
          * TaskInput
-         * @description What to make, in words common to all providers; `options` go to the provider under its own names.
+         * @description Input of a task, in terms common to all providers; `options` go to the provider under its own names.
          */
         TaskInput: {
             /** @description What the picture shows. */
@@ -845,7 +845,7 @@ export interface components {
         };
         /**
          * ChangeEndpoint
-         * @description What is left out stays as it is; null resets a field to its default. Disabling holds what is to be delivered.
+         * @description Missing fields stay as they are; null resets a field to its default. Disabling holds deliveries.
          *
          *     Another `url` drops `headers`, unless they are given again.
          */
@@ -970,7 +970,7 @@ export interface components {
         };
         /**
          * Output
-         * @description One output: a link that expires at `expires_at`, or a text. What the provider does not say is null.
+         * @description An output: a link that expires at `expires_at`, or a text. Unknown fields are null.
          */
         Output: {
             /** @enum {string} */
@@ -1040,7 +1040,7 @@ export interface components {
         };
         /**
          * Timeline
-         * @description What happened to a task, in the order of time.
+         * @description The timeline of a task, oldest first.
          */
         Timeline: {
             data: components["schemas"]["TimelineItem"][];
@@ -1048,7 +1048,7 @@ export interface components {
         };
         /**
          * TimelineItem
-         * @description One thing that happened; what `detail` holds depends on the type.
+         * @description An entry of the timeline; the fields of `detail` depend on the type.
          */
         TimelineItem: {
             /**
@@ -1063,7 +1063,7 @@ export interface components {
         };
         /**
          * Why
-         * @description One sentence each: why the task is in this state, what happens next and when, what the caller can do.
+         * @description Why the task is in its state, what happens next and when, and what the caller can do: a sentence each.
          */
         Why: {
             /** @enum {string} */
@@ -1151,7 +1151,7 @@ export interface components {
         };
         /**
          * DeliveryView
-         * @description One event on its way to one endpoint; `url` is the task's own where there is no endpoint.
+         * @description An event for one endpoint; `url` is the task's own URL if there is no endpoint.
          */
         DeliveryView: {
             id: string;
@@ -1176,7 +1176,7 @@ export interface components {
         };
         /**
          * AttemptView
-         * @description One try; `error` says why it does not count as received, `response` is the first KiB of the answer.
+         * @description An attempt; `error` says why it does not count as received, `response` is the first KiB of the answer.
          */
         AttemptView: {
             /** Format: int64 */
@@ -1221,7 +1221,7 @@ export interface components {
         };
         /**
          * AccountView
-         * @description One account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
+         * @description An account: `submitted` tasks in its window, and those in flight and waiting, up to 10,000 each.
          *
          *     `state` is `disabled` since the provider refused its key, `paused` while the provider wants it to rest, and
          *     `circuit_open` while it does not answer. A disabled account gets no tasks, and what was never sent moves to another.
@@ -1256,7 +1256,7 @@ export interface components {
         };
         /**
          * Limits
-         * @description What one account may do: `submits` in any `window_s`, and tasks in flight.
+         * @description Limits of an account: `submits` in any `window_s`, and tasks in flight.
          */
         Limits: {
             /** Format: int64 */
@@ -1275,7 +1275,7 @@ export interface components {
         };
         /**
          * ProviderView
-         * @description One provider: what its API can do, and whether it can be used here.
+         * @description A provider: what its API can do, and whether it can be used here.
          *
          *     `blocking`: its answer is the result. `healthy` is null where it is not configured, and false while the account
          *     rests until `paused_until` because the provider asked for it, or while its circuit is not closed.
@@ -1298,7 +1298,7 @@ export interface components {
         };
         /**
          * Model
-         * @description One model with its limits; empty means that the provider's API has no such parameter for it.
+         * @description A model with its limits; an empty limit means that the API has no such parameter for it.
          *
          *     `max_images_edit` is the limit where a picture is edited, since some APIs make several only from text.
          */
@@ -1427,7 +1427,7 @@ export interface components {
         };
         /**
          * ProblemBody
-         * @description What went wrong (RFC 9457). `errors` names each wrong field of a 422, `request_id` is in our log too.
+         * @description An error (RFC 9457). `errors` names each wrong field of a 422, `request_id` is in our log too.
          */
         ProblemBody: {
             /** @example urn:taskhook:problem:invalid-request */
@@ -1446,7 +1446,7 @@ export interface components {
         };
         /**
          * FieldError
-         * @description One wrong field: its path in the request, what is wrong, and what is allowed.
+         * @description A wrong field: its path in the request, what is wrong, and what is allowed.
          */
         FieldError: {
             loc: (string | number)[];
@@ -1472,7 +1472,7 @@ export interface components {
         };
         /**
          * EndpointFacts
-         * @description What an `endpoint.*` event tells of its endpoint.
+         * @description The data of an `endpoint.*` event.
          */
         EndpointFacts: {
             id: string;
