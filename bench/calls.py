@@ -1,4 +1,4 @@
-"""What is sent to the service, with which settings it runs, and the bare route that it is held against."""
+"""Requests to the service, its settings, and the bare route that it is compared with."""
 
 import asyncio
 import itertools
@@ -81,7 +81,7 @@ def packed(requests: Sequence[bytes]) -> bytes:
 
 
 def load(port: int, requests: Sequence[bytes], pid: int, rate: float = 0.0, cores: set[int] = ELSE) -> Any:
-    """What the load generator saw, and `cpu_us`: the server's processor time a request."""
+    """Return the load generator's figures, and `cpu_us`: the server's CPU time per request."""
     before = cpu_seconds(pid)
     seen = tool(["-m", "bench.load", "127.0.0.1", str(port), str(CONNECTIONS), str(rate)], packed(requests), cores)
     if any(not status.startswith("2") for status in seen["statuses"]):
@@ -105,7 +105,7 @@ def bare_us(count: int = 6_000) -> float:
 
 
 def service_env(port: int, folder: str, database_url: str | None = None) -> dict[str, str]:
-    """All that has to be set; everything else is as a user gets it."""
+    """Return the required settings; everything else has its default."""
     return {
         "TASKHOOK_DATABASE_URL": database_url or f"sqlite:///{folder}/taskhook.db",
         "TASKHOOK_SECRET_KEYS": SECRET,

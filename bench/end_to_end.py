@@ -32,7 +32,7 @@ OPEN = ("deliveries?status=sending", "deliveries?status=pending")
 
 
 class Lives(msgspec.Struct, frozen=True, kw_only=True):
-    """What some tasks cost from end to end; the milliseconds are from the callback's sending to the subscriber."""
+    """Cost of tasks from end to end; milliseconds are from sending the callback to the endpoint."""
 
     per_s: float
     cpu_us: float

@@ -1,4 +1,4 @@
-"""What a benchmark finds: figures, each beside its yardstick of the same round, and what was aimed at."""
+"""Figures of a benchmark, each with its yardstick of the same round and its target."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from tests.support.postgres import Server
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the table, one value a round. Where there is a yardstick, the target is about the ratio to it."""
+    """A line of the table, one value per round. With a yardstick, the target is for the ratio to it."""
 
     name: str
     unit: str
@@ -47,7 +47,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How much to measure, and where."""
+    """The plan of a benchmark: how much to measure, and where."""
 
     rounds: int
     part: float

@@ -1,4 +1,4 @@
-"""What the tools of the benchmarks can do themselves, so that none of them is what limits a figure."""
+"""Limits of the benchmark tools themselves, to show that none of them limits a figure."""
 
 import tempfile
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ from bench.messages import first_message, status_of
 
 
 class Load:
-    """What is still to be sent, and what came of the rest."""
+    """Requests still to send, and the results of the others."""
 
     def __init__(self, requests: deque[bytes], rate: float) -> None:
         self.waiting = requests

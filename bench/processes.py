@@ -127,7 +127,7 @@ def resident_mib(pid: int) -> float:
 
 
 def tool(arguments: Sequence[str], given: bytes = b"", cores: set[int] = ELSE) -> Any:
-    """What a program of the benchmarks tells on its standard output, as JSON."""
+    """Return the JSON that a benchmark program prints on its standard output."""
     pipe = subprocess.PIPE
     started = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe)
     try:

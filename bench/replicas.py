@@ -21,7 +21,7 @@ def on_postgres(plan: Plan) -> Sequence[Figure]:
 
 
 def _figures(kind: str, what: str, found: list[tuple[Figures, Figures]]) -> list[Figure]:
-    """What was measured; and what the processor time of a task allows where each replica has a core to itself."""
+    """Return what was measured, and what the CPU time of a task allows if each replica has its own core."""
     one, two = ([one for one, _ in found], [two for _, two in found])
     here = f"on {len(CORES)} cores, which run the database, provider and load as well"
     return [

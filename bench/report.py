@@ -26,7 +26,7 @@ TABLE = ("figure", "measured", "yardstick", "median", "least to most", "target",
 
 
 class Kept(msgspec.Struct, kw_only=True):
-    """What was measured last, by load, and where."""
+    """The last measured figures, by load, and the machine."""
 
     machine: str
     loads: dict[str, list[Figure]]

@@ -57,7 +57,7 @@ STORED = 200_000
 
 
 def chosen(names: Sequence[str]) -> dict[str, Load]:
-    """Those whose names begin so."""
+    """Return the loads whose names begin so."""
     if not names:
         return {name: load for name, load in LOADS.items() if name not in BY_NAME}
     return {name: load for name, load in LOADS.items() if name.startswith(tuple(names))}

@@ -1,4 +1,4 @@
-"""What the store's work costs with many tasks beside what it costs with a thousand, on the same machine, alternating.
+"""Cost of the store's operations with many tasks, compared with a thousand, alternating on one machine.
 
 python -m bench.scale --tasks 1000000 --on sqlite|postgresql [--waiting 0.1] [--due 0.1] [--stale] [--rounds 15]
     [--only claim]

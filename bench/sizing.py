@@ -1,4 +1,4 @@
-"""How much a web replica and a worker carry, and two beside one: on SQLite and on PostgreSQL, alternating, median.
+"""Throughput of a web replica and a worker, and of two compared with one, on SQLite and PostgreSQL.
 
 python -m bench.sizing [--rounds 3] [--count 2000]
 """

@@ -84,7 +84,7 @@ def delivery_to(env: RealEnv, endpoint: Endpoint, task: Task, event_id: str) -> 
 
 
 class Stock:
-    """What to put into a store; the ids of the running tasks when it is there."""
+    """The content to fill a store with, then the ids of its running tasks."""
 
     def __init__(self, url: str, *, endpoint_url: str | None = None, max_in_flight: int = 10) -> None:
         self._driver: Driver = build_driver(url)

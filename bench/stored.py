@@ -1,4 +1,4 @@
-"""What the store's work costs with many tasks in it, beside a thousand: `bench.scale`, in the few words of a table."""
+"""Cost of the store's operations with many tasks, as a short table of `bench.scale`."""
 
 import argparse
 import asyncio

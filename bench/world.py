@@ -92,7 +92,7 @@ class World:
 
 
 class Caller(asyncio.Protocol):
-    """One connection over which callbacks go to the service, one after the other.
+    """A connection that sends callbacks to the service, one after the other.
 
     A service ends connections that rest for long, now and then as the next callback leaves: that one is sent again.
     """

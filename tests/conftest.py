@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Shared by all tests."""
 
 import signal
 from pathlib import Path
@@ -31,7 +31,7 @@ def _rank(path: Path) -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def plain_log() -> None:
-    """What code under test logs is shown with a failure; drawn for a terminal it would cost more than the code."""
+    """Log in plain text, which is shown with a failure; terminal rendering would cost more than the tested code."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -70,7 +70,7 @@ class Terminal:
         self.shown = ""
 
     def until(self, text: str, timeout_s: float = PATIENCE_S) -> str:
-        """What was shown, without its colours, once `text` is in it."""
+        """Return the output without colours once it contains `text`."""
         end = time.monotonic() + timeout_s
         while text not in self.shown:
             assert time.monotonic() < end, f"no {text!r} in:\n{self.shown}"

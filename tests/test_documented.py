@@ -1,4 +1,4 @@
-"""What the code has, the documentation names."""
+"""The documentation names everything that the code has."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What goes wrong around the service: a clock that is set, networks that break, a disk that is full."""
+"""Faults around the service: a clock that is set, networks that break, a disk that is full."""
 
 import random
 import shutil

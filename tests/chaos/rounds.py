@@ -1,4 +1,4 @@
-"""One round of chaos: load in every phase, kills and faults at random, and afterwards an account of every task."""
+"""A round of chaos: load in every phase, kills and faults at random, then a check of every task."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ LEASE_S = 45.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What one round does."""
+    """The plan of a round."""
 
     seed: int
     tasks: int = 150
@@ -49,7 +49,7 @@ class Plan:
 
 @dataclass
 class Figures:
-    """What came of it; the last four are to be zero."""
+    """Results of a round; the last four must be zero."""
 
     rounds: int = 0
     kills: int = 0
@@ -236,7 +236,7 @@ class Round:
             self.figures.doubles.append(f"{task_id} was submitted {sent} times")
 
     async def _check_deliveries(self, service: Service, finals: list[dict[str, Any]]) -> None:
-        """One for each event and each endpoint that its filter lets it to; in the end all of them received."""
+        """Check that each matching endpoint has one delivery of each event, and that all were received."""
         wanted = {
             (event["id"], endpoint_id)
             for event in finals

@@ -1,4 +1,4 @@
-"""What `replay` sends is what was sent or received the first time, byte for byte."""
+"""`replay` sends again what was sent or received the first time, byte for byte."""
 
 import json
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def delivered_task(world: World, service: Service, subscriber: Subscriber,
 
 
 async def posted(world: World, service: Service, name: str, folder: Path, *arguments: str) -> tuple[Request, str]:
-    """What arrives of a replay, and what the command said."""
+    """Return what arrived of a replay, and the command's output."""
     target = world.receiver.subscriber(name)
     ended = await run(folder, "replay", *arguments, "--to", target.url, env=to_service(service))
     assert ended.code == 0, ended

@@ -1,4 +1,4 @@
-"""What a receiver believes: signatures as the reference library makes them, and nothing else."""
+"""The client accepts signatures as the reference library makes them, and nothing else."""
 
 import base64
 import itertools

@@ -1,4 +1,4 @@
-"""What an attempt changes: the delivery's schedule and its endpoint's health."""
+"""An attempt changes the delivery's schedule and its endpoint's health."""
 
 import pytest
 from msgspec.structs import replace

@@ -72,7 +72,7 @@ AFTERLIFE = 8
 
 
 class Life:
-    """One task. Every change goes through `take`, which holds it against the promises."""
+    """A task. Every change goes through `take`, which checks the promises."""
 
     def __init__(self, choose: Choose) -> None:
         self.choose = choose
@@ -138,7 +138,7 @@ class Life:
         self.answer(self.lingering.pop(self.choose(range(len(self.lingering)))))
 
     def claim(self) -> Task | None:
-        """What the worker has to call the provider for, if it is anything."""
+        """Claim the task, if the worker has to call the provider."""
         before = self.task
         self.go_to(before.due_at)
         self.take(lifecycle.begin(before, self.env, self.policy))

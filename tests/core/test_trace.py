@@ -1,4 +1,4 @@
-"""What is taken of the headers of W3C Trace Context, which may be anything."""
+"""Headers of W3C Trace Context are read or ignored, whatever they hold."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What a person is shown when something fails: pages that say so, in words, with a status, never the API's JSON."""
+"""Failures are pages, in words and with a status, never the API's JSON."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""What an installed package holds of the dashboard: every template and every file, and each template is sound."""
+"""An installed package has every template and file of the dashboard, and each template compiles."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What the pages show of hostile and of ordinary things, how lists are searched and paged, and what buttons do."""
+"""Pages show hostile and ordinary content; lists are searched and paged; buttons act."""
 
 import html
 import re

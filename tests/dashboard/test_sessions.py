@@ -1,4 +1,4 @@
-"""Who comes in, for how long, and what another site's page can make a browser do."""
+"""Sessions: who may sign in, for how long, and what another site's page can make a browser do."""
 
 import base64
 import re

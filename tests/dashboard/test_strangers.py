@@ -1,4 +1,4 @@
-"""Whoever is not known yet: no byte of a body is asked for, nothing is parsed, and no place is taken."""
+"""For unauthenticated callers no byte of a body is requested, nothing is parsed, and no slot is taken."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a service tells that has done some work of each kind."""
+"""Metrics and logs of a service that has done some work of each kind."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""What stands in deploy/, read."""
+"""The files in deploy/, parsed."""
 
 import shutil
 import subprocess

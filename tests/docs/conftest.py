@@ -21,7 +21,7 @@ CURL = "fail-with-body\nshow-error\nno-progress-meter\nmax-time = 90\n"
 
 
 class Terminal:
-    """One shell that stays open, as a person has it."""
+    """A shell that stays open, as a person has it."""
 
     def __init__(self, process: Process, log_path: Path) -> None:
         self._process = process
@@ -88,7 +88,7 @@ class Checkout:
         self._furnish()
 
     def _furnish(self) -> None:
-        """What `make run` looks at; with old lock files, so that it finds the environment up to date."""
+        """Create what `make run` checks, with old lock files, so that it finds the environment up to date."""
         self.directory.mkdir()
         (self._logs / ".curlrc").write_text(CURL)
         (self.directory / "Makefile").symlink_to(ROOT / "Makefile")
@@ -120,7 +120,7 @@ class Checkout:
         return self._terminals[name]
 
     async def run(self, text: str, ready: str, env: dict[str, str]) -> str:
-        """One sample by itself, in a shell that stops at the first failure; its output."""
+        """Run a sample alone, in a shell that stops at the first failure; return its output."""
         terminal = await Terminal.open(self.directory, self.env | env, self._logs / f"{next(self._count)}.log")
         try:
             await terminal.type(f"(set -eo pipefail\n{text}\n) < /dev/null", ready)

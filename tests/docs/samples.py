@@ -84,7 +84,7 @@ def find_shown() -> set[str]:
 
 
 def _of_page(page: str, markdown: str) -> Iterator[Sample]:
-    """Those made from the code too; what is shown from another file is a sample of that file."""
+    """Yield the samples of a page, those made from the code included; shown files are samples of their own."""
     own = MADE.sub(lambda mark: "" if mark["what"] in ("file", "sample") else mark[0], markdown)
     for block in BLOCK.finditer(fill(own)):
         if block["indented"] is not None:

@@ -63,7 +63,7 @@ class World:
             return await self.checkout.run(text, sample.ready, env)
 
     def _real(self, env: dict[str, str]) -> dict[str, str]:
-        """What stands on a page for something of the reader's own."""
+        """Return real values for the placeholders of a page."""
         (self.checkout.directory / "backups").mkdir(exist_ok=True)
         return {
             "https://taskhook.example.com": self.checkout.url,

@@ -48,7 +48,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 class Loaded(HTMLParser):
-    """What a page loads by itself; a link that only names an address is no such thing."""
+    """Collects what a page loads on its own; links do not count."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ async def context() -> AsyncIterator[BrowserContext]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def reader(context: BrowserContext, origin: str) -> AsyncIterator[Visitor]:
-    """Whatever a page complains of, or asks of another host, fails the test."""
+    """A reader of the site; console errors and requests to other hosts fail the test."""
     visitor = Visitor(context, await context.new_page(), origin)
     asked: list[str] = []
     visitor.page.on("request", lambda request: asked.append(request.url))

@@ -1,4 +1,4 @@
-"""What is found at the public URL, at the providers, and on their clocks."""
+"""Findings about the public URL, the providers, and their clocks."""
 
 import asyncio
 import json

@@ -90,7 +90,7 @@ class Running:
     poster: httpx.AsyncClient = field(repr=False)
 
     def handled(self, task_id: str) -> int:
-        """How often the event about this task was worked on."""
+        """Return how often the event about this task was handled."""
         printed = sum(task_id in line for line in self.process.lines)
         queued = sum(task_id in body for body in self.queue.kept.values())
         return printed or queued or sum(task_id in path.read_text() for path in self.directory.glob("*.json"))

@@ -1,4 +1,4 @@
-"""What cannot work is refused before anything is stored or sent, and the answer names the field."""
+"""Wrong input is refused before anything is stored or sent, and the answer names the field."""
 
 import asyncio
 import json

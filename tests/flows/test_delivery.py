@@ -26,7 +26,7 @@ _groups = (f"group {number}" for number in itertools.count(1))
 
 
 class Group:
-    """One endpoint and the tasks that are for it alone, told apart by their metadata."""
+    """An endpoint and its own tasks, which are selected by their metadata."""
 
     def __init__(self, world: World, service: Service) -> None:
         self.world = world

@@ -1,4 +1,4 @@
-"""One trace shows the whole life of a task, in every process that has to do with it, and tells nobody's secrets."""
+"""A trace shows the whole life of a task in all its processes, and no secrets."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What the run over the OpenAPI document checks beyond the checks of its own; it is loaded by that run."""
+"""Additional checks of the run over the OpenAPI document, which loads this module."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""What comes in from outside, as bytes and texts of any kind: it is understood, or refused in the words of the API."""
+"""Any bytes and texts from outside are understood, or refused with an error of the API."""
 
 import asyncio
 import json

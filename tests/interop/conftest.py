@@ -129,7 +129,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 def given(service: Service) -> dict[str, str]:
-    """What each program reads from its environment."""
+    """Return the environment variables that each program reads."""
     return {"TASKHOOK_URL": service.url, "TASKHOOK_API_KEY": API_KEY, "MODEL": MODEL}
 
 

@@ -62,7 +62,7 @@ class _CountingSession:
 
 @contextmanager
 def hops() -> Iterator[Callable[[], int]]:
-    """How often another thread woke this event loop: once for each answer of the database's thread."""
+    """Count how often another thread woke this event loop: once per answer of the database's thread."""
     loop, count = asyncio.get_running_loop(), 0
     wake = loop.call_soon_threadsafe
 
@@ -80,7 +80,7 @@ def hops() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def calls_of(*places: tuple[ModuleType, str]) -> Iterator[Counter[str]]:
-    """How often the function of that name is called by that module, in whatever thread."""
+    """Count the calls of that function by that module, in any thread."""
     found: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
         for module, name in places:

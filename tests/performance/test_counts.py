@@ -1,4 +1,4 @@
-"""What a fixed load costs, counted instead of timed: a slow machine changes none of it, and a careless change does."""
+"""Cost of a fixed load, counted instead of timed: independent of the machine, sensitive to careless changes."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the provider tests are made of: accounts, tasks, replies, and the recorded or documented ones in `fixtures/`."""
+"""Material of the provider tests: accounts, tasks, replies, and the fixtures in `fixtures/`."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,7 +62,7 @@ def read(provider: str, call: str, reply: HttpReply, *, signed: bool = False) ->
 
 
 class Fixture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One reply. `expected` names the observation by its tag, and the fields that matter.
+    """A reply. `expected` names the observation by its tag, and the relevant fields.
 
     `source` begins with who says so: D the provider's own document, K docs.kie.ai, A other pages of Ace Data Cloud,
     R recorded by someone, O OpenAI, I inferred.

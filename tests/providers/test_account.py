@@ -1,4 +1,4 @@
-"""What a provider sends back loses our keys and the callback's token, however they are spelled."""
+"""Our keys and the callback's token are masked in provider replies, however they are spelled."""
 
 import pytest
 from msgspec.structs import replace

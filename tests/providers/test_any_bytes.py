@@ -91,7 +91,7 @@ def judge(provider: str, got: HttpReply) -> None:
 
 
 def is_sound(observation: Observation) -> None:
-    """What is said can be stored and shown, and a success has pictures."""
+    """Return whether the observation can be stored and shown, and a success has outputs."""
     text = msgspec.json.encode(observation)
     assert KEY.encode() not in text
     assert len(getattr(observation, "reason", "")) < 700

@@ -1,4 +1,4 @@
-"""What can't work is refused before anything is sent: by field, with what is allowed instead."""
+"""Input that can't work is refused before anything is sent, by field, with the allowed values."""
 
 from typing import Any
 

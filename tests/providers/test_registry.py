@@ -1,4 +1,4 @@
-"""What is promised of every provider in the registry."""
+"""Promises that every provider in the registry keeps."""
 
 import inspect
 import re

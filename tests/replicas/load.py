@@ -78,7 +78,7 @@ class Callbacks:
         return max(after - before for before, after in itertools.pairwise(times))
 
     def check_refusals(self) -> None:
-        """Whatever was not taken was told to come again."""
+        """Check that every refused request got a Retry-After."""
         wrong = [answer for answer in self.refused if answer.status != 503 or not int(answer.retry_after or 0) >= 1]
         assert not wrong, wrong[:5]
 
@@ -151,7 +151,7 @@ async def check_ends(replicas: Replicas, ids: set[str], status: str | None = Non
 
 
 async def readiness(replicas: Replicas) -> set[int]:
-    """What /readyz of each web says."""
+    """Return the answer of each web's /readyz."""
     found = await asyncio.gather(*(web.client.get("/readyz") for web in replicas.webs))
     return {reply.status_code for reply in found}
 

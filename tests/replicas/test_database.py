@@ -168,7 +168,7 @@ async def cut_waiting(server: Server) -> int:
 
 
 async def has_ended(server: Server, replicas: Replicas, task_id: str) -> bool:
-    """What this server, and nobody else, knows of the task."""
+    """Return whether the task has ended according to this server alone."""
     name = replicas.env["TASKHOOK_DATABASE_URL"].rpartition("/")[2]
     connection = await asyncpg.connect(server.url(name))
     try:

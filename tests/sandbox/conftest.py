@@ -146,7 +146,7 @@ def id_of(provider: str, body: dict[str, Any]) -> str:
 
 
 def state_of(provider: str, answered: Answered) -> str:
-    """What a poll's answer means."""
+    """Return the state that a poll's answer means."""
     if "html" in answered.headers.get("content-type", ""):
         return f"html {answered.status}"
     if provider == "flux-context":

@@ -1,4 +1,4 @@
-"""What holds for the sandbox as a whole: keys, bounds, pictures, hostile requests, closing."""
+"""The sandbox as a whole: keys, bounds, pictures, hostile requests, closing."""
 
 import asyncio
 import io

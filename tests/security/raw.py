@@ -11,7 +11,7 @@ _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 @dataclass(frozen=True)
 class Heard:
-    """All that came until the end of the connection, or until nothing more came."""
+    """Everything received until the end of the connection, or until silence."""
 
     data: bytes
     closed: bool

@@ -1,4 +1,4 @@
-"""Whatever is stored, no request, listing or page holds the event loop for more than 10 ms.
+"""No request, listing or page holds the event loop for more than 10 ms, whatever is stored.
 
 Measured as in `test_loop_blocks.py`, over tasks and events of 1 MiB each.
 """

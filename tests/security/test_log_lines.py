@@ -1,4 +1,4 @@
-"""What strangers write ends no line, steers no terminal and passes for no line of ours, in both formats."""
+"""Foreign text ends no log line, controls no terminal and imitates no line of ours, in both formats."""
 
 import io
 import json

@@ -65,7 +65,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Hostile:
-    """One request; `body` is sent as it is."""
+    """A request; `body` is sent as it is."""
 
     name: str
     path: str

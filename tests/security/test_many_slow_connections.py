@@ -43,7 +43,7 @@ async def ready_callback(world: World, service: Service) -> tuple[str, dict[str,
 
 
 def beginnings(path: str) -> list[bytes]:
-    """What each connection sends, in turn, before it stops."""
+    """Return what the connections send before they stop, in turn."""
     caller = (
         f"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\nContent-Type: application/json\r\n"
     )

@@ -38,7 +38,7 @@ ELSEWHERE = f"postgresql://canary:{PASSWORD}@127.0.0.1:9/canary"
 
 @dataclass
 class Told:
-    """What people got to see of a whole life of the service, and its collector of traces."""
+    """Everything that people and the trace collector saw during a whole life of the service."""
 
     run: Run
     door: str = ""

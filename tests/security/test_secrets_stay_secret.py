@@ -91,7 +91,7 @@ def found_in(text: str, wanted: dict[str, list[str]]) -> dict[str, str]:
 
 
 class Run:
-    """What a whole life of the service left behind."""
+    """Everything that a whole life of the service left behind."""
 
     def __init__(self, service: Service) -> None:
         self.service = service

@@ -1,4 +1,4 @@
-"""What is due is taken once, within the limits of accounts and endpoints."""
+"""Due work is claimed once, within the limits of accounts and endpoints."""
 
 from datetime import datetime
 

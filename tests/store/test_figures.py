@@ -1,4 +1,4 @@
-"""What the dashboard counts: exact, bounded, and found through an index on both databases."""
+"""Figures of the dashboard are exact, bounded, and use an index on both databases."""
 
 from datetime import date
 

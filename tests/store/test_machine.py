@@ -59,7 +59,7 @@ Ask = Callable[[], Awaitable[Any]]
 
 
 class Picture(msgspec.Struct, kw_only=True):
-    """All that the database holds, as rows by id."""
+    """The content of the database, as rows by id."""
 
     tasks: dict[str, dict[str, Any]]
     events: dict[str, dict[str, Any]]
@@ -93,7 +93,7 @@ class FailingDriver(SqliteDriver):
 
 
 class World:
-    """One database and everything that writes to it."""
+    """A database and everything that writes to it."""
 
     def __init__(self, path: Path, choose: Choose) -> None:
         self.path = path
@@ -203,7 +203,7 @@ class World:
         self.holds()
 
     async def tolerant(self, ask: Ask) -> None:
-        """What a caller is refused for a reason is no failure."""
+        """Ignore refusals that a caller gets for a reason."""
         with contextlib.suppress(Conflict, NotFound, Unavailable, ZeroDivisionError):
             await ask()
 
@@ -273,7 +273,7 @@ class World:
         return self.told_of(task_id, observation, via, lease)
 
     def told_of(self, task_id: str, observation: Any, via: Any, lease: int | None) -> Ask:
-        """What a call brought, about its task and about the account; a callback says nothing about that."""
+        """Return the change of a call, about its task and its account; a callback is only about the task."""
         answered = not isinstance(observation, NotSent | Unconfirmed | Unreadable)
         calls = () if via == "callback" else (AccountCall(account=PROVIDER, kind=via, answered=answered),)
 
@@ -606,7 +606,7 @@ class World:
             assert ((event_id, None) in pairs) == bool(url)
 
     def labels_before(self, event: dict[str, Any]) -> dict[str, str] | None:
-        """Those that the task had, where it was erased in this step."""
+        """Return the labels that the task had, if it was erased in this step."""
         row = self.before.tasks.get(event["task_id"])
         return msgspec.json.decode(row["doc"]).get("metadata", {}) if row and event["task_id"] in self.erased else None
 
@@ -712,7 +712,7 @@ def wants(endpoint: Endpoint, event: dict[str, Any], labels: dict[str, str] | No
 
 
 def states_in(event: dict[str, Any]) -> tuple[Any, ...]:
-    """What no erasure changes."""
+    """Return the parts of an event that no erasure changes."""
     data = msgspec.json.decode(event["body"])["data"]
     told = (data["status"], data["tracking"], data["finished_at"], data["error"] and data["error"]["code"])
     return (*(value for name, value in event.items() if name != "body"), *told)

@@ -51,7 +51,7 @@ async def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 async def full(address: str) -> AsyncIterator[Full]:
-    """Whatever a test does to it is taken back."""
+    """A filled store; changes of a test are rolled back."""
     driver = build_driver(address)
     await driver.open()
     yield Full(driver, SHAPE)
@@ -167,7 +167,7 @@ async def test_the_stream_of_events(full: Full) -> None:
 
 
 async def test_claims_of_tasks(full: Full) -> None:
-    """What is due, polls and submits; the last polls of an account that rests; a probe; what has waited too long."""
+    """Claim due polls and submits, last polls of a paused account, a probe, and overdue tasks."""
 
     async def claim(batch: Batch) -> None:
         for provider in ("fluxapi-ai", "acedata"):

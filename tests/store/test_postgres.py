@@ -1,4 +1,4 @@
-"""What only a server has: other processes, connections that break, restarts, news, poolers."""
+"""PostgreSQL only: other processes, broken connections, restarts, notifications, poolers."""
 
 import asyncio
 import signal

@@ -38,7 +38,7 @@ async def start(url: str) -> list[str]:
 
 
 async def refused(url: str) -> str:
-    """What a start says, which is what doctor says as well."""
+    """Return the message of a start, which doctor shows too."""
     with pytest.raises(Unavailable) as raised:
         await start(url)
     ((finding, *_), _) = await check_postgres(url, utc_now)

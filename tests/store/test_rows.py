@@ -1,4 +1,4 @@
-"""What goes into a row comes back out of it."""
+"""Values survive the way into a row and back."""
 
 from datetime import datetime
 

@@ -288,14 +288,14 @@ async def test_erased_text_is_in_no_file_of_the_database(store: Store, file: Pat
 
 @pytest.fixture
 async def hasty(file: Path) -> AsyncIterator[Store]:
-    """One that looks again at once, and does not wait long for a connection."""
+    """A driver that polls at once and waits briefly for a connection."""
     async with open_store(str(file), times=SqliteTimes(look_again_s=0.005, reader_wait_s=1.0)) as found:
         yield found
 
 
 @pytest.fixture
 async def heard(hasty: Store) -> AsyncIterator[list[str]]:
-    """What its listener says."""
+    """Return what its listener received."""
     found: list[str] = []
 
     async def listen() -> None:

@@ -1,4 +1,4 @@
-"""What is asked for at the same moment, and so lands in one transaction; and what a whole crowd asks for."""
+"""Simultaneous writes share a transaction, and so do reads of many clients."""
 
 import asyncio
 from functools import partial

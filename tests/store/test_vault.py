@@ -90,7 +90,7 @@ def test_a_missing_key_is_told_once_and_by_the_name_of_the_setting() -> None:
 
 
 async def fill(store: Store, vault: Vault | None) -> None:
-    """One row of each kind, sealed or as it was written before."""
+    """Store a row of each kind, encrypted, or as it was written before encryption."""
     sealed_url = vault.seal_url(URL) if vault else URL
     endpoint = make_endpoint(
         store.env,

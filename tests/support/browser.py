@@ -69,7 +69,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 class Visitor:
-    """One person at one service, in a browser context of their own."""
+    """A person at a service, in their own browser context."""
 
     def __init__(self, context: BrowserContext, page: Page, origin: str) -> None:
         self.context = context

@@ -14,7 +14,7 @@ from tests.support.wait import until
 
 @dataclass(frozen=True)
 class Seen:
-    """One span as it arrived."""
+    """A span as it arrived."""
 
     trace_id: str
     id: str

@@ -41,7 +41,7 @@ def _in_wheels() -> list[Path]:
 
 
 def _owner() -> pwd.struct_passwd | None:
-    """Who runs the server; it refuses root."""
+    """Return the user that runs the server, which refuses root."""
     if os.getuid() != 0:
         return None
     names = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -49,7 +49,7 @@ def _owner() -> pwd.struct_passwd | None:
 
 
 class Server:
-    """One server of this test process. It syncs to disk, as a user's does, and sorts text as people do."""
+    """A server of this test process. It syncs to disk, as a user's does, and sorts text as people do."""
 
     def __init__(self, binaries: Path) -> None:
         self.binaries = binaries
@@ -161,7 +161,7 @@ def free_port() -> int:
 
 
 def new_server() -> Server:
-    """One that is not started yet; skips the test when none can be had."""
+    """Return a server that is not started; skip the test if none is installed."""
     binaries = find_binaries()
     if binaries is None:
         pytest.skip(MISSING)

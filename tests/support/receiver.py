@@ -22,7 +22,7 @@ def redirect(location: str, code: int = 302) -> Reply:
 
 @dataclass(frozen=True)
 class Received:
-    """One delivery attempt, as the subscriber got it."""
+    """A delivery attempt, as the endpoint received it."""
 
     request: Request
     answer: Answer
@@ -68,7 +68,7 @@ class Received:
 
 @dataclass
 class Subscriber:
-    """One URL of the receiver. `answers` are used up one by one, then `then` is given to each."""
+    """A URL of the receiver. `answers` are used one by one, then `then` for all others."""
 
     name: str
     url: str
@@ -79,7 +79,7 @@ class Subscriber:
     most_in_flight: int = 0
 
     def of(self, task_id: str, type: str | None = None) -> list[Received]:
-        """What came about this task."""
+        """Return what was received about this task."""
         return [one for one in self.received if one.task_id == task_id and (type is None or one.type == type)]
 
     def types(self) -> list[str]:

@@ -133,5 +133,5 @@ class Replicas:
         return [one.log() for one in self.all]
 
     def log(self, tail: int | None = None) -> str:
-        """What all of them said, one after the other."""
+        """Return the logs of all, one after the other."""
         return "\n".join(one.log(tail) for one in self.all)

@@ -16,7 +16,7 @@ _REASONS = {200: "OK", 202: "Accepted", 204: "No Content", 302: "Found", 307: "T
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived; header names are in lower case, `at` is a monotonic time."""
+    """A request as it arrived; header names are in lower case, `at` is a monotonic time."""
 
     method: str
     target: str

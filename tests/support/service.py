@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 class Service:
-    """One instance; two with one directory share the database."""
+    """An instance; two with the same directory share the database."""
 
     def __init__(
         self,
@@ -184,11 +184,11 @@ class Service:
         await self.kill()
 
     async def metrics(self) -> list[str]:
-        """One text for each process that serves it."""
+        """Return a text for each process that serves it."""
         return [(await self.client.get("/metrics")).text]
 
     def logs(self) -> list[str]:
-        """One for each process."""
+        """Return a log for each process."""
         return [self.log()]
 
     def log(self, tail: int | None = None) -> str:

@@ -24,7 +24,7 @@ Outcome = str
 
 @dataclass(frozen=True)
 class Step:
-    """What a provider does with one submit or one poll."""
+    """The behaviour of a provider for a submit or a poll."""
 
     kind: str
     answer: Answer | None = None
@@ -64,7 +64,7 @@ def hang(*, accepted: bool = False) -> Step:
 
 @dataclass
 class CallbackAnswer:
-    """What the service said to a callback; status 0 when it could not be reached."""
+    """The service's answer to a callback; status 0 if it could not be reached."""
 
     status: int
     body: bytes
@@ -90,7 +90,7 @@ class Job:
 
 @dataclass
 class Plan:
-    """What happens to the submits with one prompt, and what did."""
+    """The plan for submits with a prompt, and what happened to them."""
 
     prompt: str | None
     steps: deque[Step]
@@ -173,7 +173,7 @@ class FakeProvider:
         callback_tries: int = 1,
         poll: Sequence[Outcome | Step] = (),
     ) -> Plan:
-        """What happens to submits with this prompt, or else to the next prompt that has no script.
+        """Script the submits with this prompt, or with the next prompt that has no script.
 
         Steps are used up one by one, then submits are accepted; the last poll step is repeated; without poll
         steps a poll tells the job's state.

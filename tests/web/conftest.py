@@ -60,7 +60,7 @@ def make_access(name: str, **changes: Any) -> Access:
 
 
 class Site:
-    """One application and what stands behind it."""
+    """An application and what is behind it."""
 
     def __init__(self, driver: SqliteDriver, env: FakeEnv) -> None:
         self.env = env

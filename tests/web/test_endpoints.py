@@ -23,7 +23,7 @@ async def make(client: httpx.AsyncClient, **rest: Any) -> dict[str, Any]:
 
 
 async def attempt(site: Site, delivery_id: str, status_code: int) -> None:
-    """What a worker would do with a due delivery."""
+    """Do what a worker does with a due delivery."""
     found = await site.reads.get_delivery(delivery_id)
     received = 200 <= status_code < 300
     error = None if received else f"HTTP {status_code}"

@@ -77,7 +77,7 @@ async def test_an_event_that_is_not_there_is_not_found(client: httpx.AsyncClient
 
 
 class Followed:
-    """One open stream."""
+    """An open stream."""
 
     def __init__(self, client: httpx.AsyncClient, last_id: str | None = None, **params: Any) -> None:
         headers = {"Last-Event-ID": last_id} if last_id is not None else {}

@@ -1,4 +1,4 @@
-"""What operators and readers of the documentation get."""
+"""Answers for operators and readers of the documentation."""
 
 import re
 from html.parser import HTMLParser
@@ -237,7 +237,7 @@ async def test_the_document_is_served_as_it_is_built(client: httpx.AsyncClient) 
 
 
 class Page(HTMLParser):
-    """What a page has in it, and whether every element that was opened is closed."""
+    """Parses a page, and checks that every opened element is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every request has in common: keys, bodies, queries, ids, headers, refusals."""
+"""Common to all requests: keys, bodies, queries, ids, headers, refusals."""
 
 import asyncio
 import json

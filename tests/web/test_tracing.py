@@ -1,4 +1,4 @@
-"""What the span of a request says, and what it never says."""
+"""The span of a request: its attributes, and what it must not hold."""
 
 import re
 from collections.abc import Iterator

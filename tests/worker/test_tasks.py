@@ -1,4 +1,4 @@
-"""One due task: what a worker does between its claim and its call."""
+"""A due task: what a worker does between its claim and its call."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""What is old goes in time, however short the retention is."""
+"""Old rows are deleted in time, however short the retention is."""
 
 import asyncio
 from datetime import datetime

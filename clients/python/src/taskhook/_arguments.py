@@ -1,4 +1,4 @@
-"""What arguments become in a request: what is left out stays out, and times get their text."""
+"""Turn arguments into a request: omitted ones stay omitted, and times become text."""
 
 from __future__ import annotations
 

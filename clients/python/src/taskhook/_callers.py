@@ -19,7 +19,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What all calls of one client have in common. The key never shows in a repr."""
+    """Options shared by all calls of a client. The key never shows in a repr."""
 
     base_url: str
     api_key: str = field(repr=False)
@@ -32,7 +32,7 @@ class Options:
         return httpx.URL(self.base_url).host not in _LOOPBACK
 
     def arguments(self, request: Request) -> dict[str, Any]:
-        """What httpx builds the request from."""
+        """Return the arguments from which httpx builds the request."""
         headers = {
             "Authorization": f"Bearer {self.api_key}",
             "Accept": "application/json",

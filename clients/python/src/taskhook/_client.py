@@ -22,7 +22,7 @@ H = TypeVar("H", httpx.Client, httpx.AsyncClient)
 
 
 class _Client(Generic[H]):
-    """What both clients share. `http_client` is used as it is, and left open by `close`."""
+    """Shared by both clients. `http_client` is used as it is, and left open by `close`."""
 
     _http: H
 

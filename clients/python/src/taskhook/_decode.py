@@ -13,7 +13,7 @@ Convert = Callable[[Any], Any]
 
 
 class DecodeError(ValueError):
-    """What came is not what the service would send."""
+    """The answer is not one that the service would send."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

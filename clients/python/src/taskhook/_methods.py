@@ -19,14 +19,14 @@ R = TypeVar("R")
 
 
 class Resource:
-    """One noun of the API."""
+    """A noun of the API, such as tasks."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
 
 class AsyncResource:
-    """One noun of the API."""
+    """A noun of the API, such as tasks."""
 
     def __init__(self, caller: AsyncCaller) -> None:
         self._caller = caller

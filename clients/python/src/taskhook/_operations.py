@@ -188,7 +188,7 @@ def erase_task(task_id: str, /) -> Plan[None]:
 
 
 def task_timeline(task_id: str, /, *, limit: int | None = None, cursor: str | None = None) -> Listing[TimelineItem]:
-    """What happened to it: submits, polls, callbacks, state changes, deliveries."""
+    """Everything that happened to a task: submits, polls, callbacks, state changes, deliveries."""
     path = path_of("tasks", task_id, "timeline")
     return Listing(path=path, read=reader(TimelineItem), params=params_of(limit=limit, cursor=cursor))
 
@@ -298,7 +298,7 @@ def update_endpoint(
     metadata: Mapping[str, str] | None = None,
     enabled: bool | None = None,
 ) -> Plan[Endpoint]:
-    """What is left out stays as it is. `enabled=False` holds what is to come.
+    """Change the given settings; omitted ones stay as they are. `enabled=False` holds events.
 
     `rate_per_s=None` lifts the limit, `retry_schedule_s=None` goes back to the service's schedule. Another `url` drops
     the `headers` that are set, unless they are given again.
@@ -389,7 +389,7 @@ def list_deliveries(
 
 
 def retry_delivery(delivery_id: str, /) -> Plan[Delivery]:
-    """One attempt now, to the endpoint's present URL and secret."""
+    """Queue one attempt now, with the endpoint's current URL and secret."""
     return _object(Delivery, Request(method="POST", path=path_of("deliveries", delivery_id, "retry")))
 
 
@@ -404,7 +404,7 @@ def retry_deliveries(
     created_before: datetime | str | None = None,
     dry_run: bool = False,
 ) -> Plan[Retried]:
-    """One attempt now for each delivery that matches, 1,000 at most; with `dry_run` only counts them."""
+    """Queue one attempt now for each matching delivery, 1,000 at most; `dry_run` only counts them."""
     body = given(
         status=status,
         endpoint_id=endpoint_id,
@@ -442,7 +442,7 @@ def revoke_key(key_id: str, /) -> Plan[None]:
 
 
 def list_faults() -> Listing[Fault]:
-    """What work failed on by a mistake of the service."""
+    """List the rows that an internal error of the service quarantined."""
     return Listing(path="/v1/faults", read=reader(Fault))
 
 

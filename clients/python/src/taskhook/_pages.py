@@ -26,7 +26,7 @@ class _AnyPage(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Page(_AnyPage[T]):
-    """One page in `data`. Iterating goes on through all the pages that follow, fetching each when it is needed."""
+    """A page in `data`. Iterating continues through all following pages, fetching each when it is needed."""
 
     _caller: Caller = field(repr=False)
 
@@ -51,7 +51,7 @@ def fetch(caller: Caller, listing: Listing[T], cursor: str | None = None) -> Pag
 
 @dataclass(frozen=True, kw_only=True)
 class AsyncPage(_AnyPage[T]):
-    """One page in `data`. `async for` goes on through all the pages that follow."""
+    """A page in `data`. `async for` continues through all following pages."""
 
     _caller: AsyncCaller = field(repr=False)
 

@@ -1,4 +1,4 @@
-"""What a call does, without doing it: plans yield requests and get responses, so both clients share them."""
+"""Plans of calls: they yield requests and receive responses, so both clients share them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of the API. `repeatable`: it does no harm when it arrives twice."""
+    """A request to the API. `repeatable`: it does no harm if it arrives twice."""
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One try of a request, after a pause."""
+    """An attempt of a request, after a pause."""
 
     request: Request
     pause_s: float
@@ -62,7 +62,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How often to try again, and the chance that keeps many clients from coming back at once."""
+    """Retry policy: how often, and the jitter that keeps clients from retrying at the same time."""
 
     max_retries: int = 2
     jitter: Callable[[], float] = random.random
@@ -85,7 +85,7 @@ class Listing(Generic[T]):
     params: Mapping[str, str] = field(default_factory=dict)
 
     def page(self, cursor: str | None) -> Plan[tuple[list[T], str | None]]:
-        """One page, and where the next one begins."""
+        """Return a page, and the cursor of the next one."""
         params = {**self.params, "cursor": cursor} if cursor else self.params
         response = yield Request(method="GET", path=self.path, params=params, repeatable=True)
         body = read_object(response)

@@ -7,7 +7,7 @@ from taskhook._methods import AsyncResource, Resource, async_call, async_pages, 
 
 
 class Tasks(Resource):
-    """One job for one provider each."""
+    """Tasks: each is one job at one provider."""
 
     create = call(operations.create_task)
     create_and_wait = call(operations.create_task_and_wait)
@@ -22,7 +22,7 @@ class Tasks(Resource):
 
 
 class Events(Resource):
-    """What happened, in one order for everybody."""
+    """Events, in the same order for all clients."""
 
     retrieve = call(operations.retrieve_event)
     list = pages(operations.list_events)
@@ -43,7 +43,7 @@ class Endpoints(Resource):
 
 
 class Deliveries(Resource):
-    """One event on its way to one endpoint each."""
+    """Deliveries: each is one event for one endpoint."""
 
     retrieve = call(operations.retrieve_delivery)
     list = pages(operations.list_deliveries)
@@ -67,14 +67,14 @@ class Keys(Resource):
 
 
 class Faults(Resource):
-    """What work failed on; for keys with the scope `admin`."""
+    """Quarantined rows; for keys with the scope `admin`."""
 
     list = pages(operations.list_faults)
     retry = call(operations.retry_fault)
 
 
 class AsyncTasks(AsyncResource):
-    """One job for one provider each."""
+    """Tasks: each is one job at one provider."""
 
     create = async_call(operations.create_task)
     create_and_wait = async_call(operations.create_task_and_wait)
@@ -89,7 +89,7 @@ class AsyncTasks(AsyncResource):
 
 
 class AsyncEvents(AsyncResource):
-    """What happened, in one order for everybody."""
+    """Events, in the same order for all clients."""
 
     retrieve = async_call(operations.retrieve_event)
     list = async_pages(operations.list_events)
@@ -110,7 +110,7 @@ class AsyncEndpoints(AsyncResource):
 
 
 class AsyncDeliveries(AsyncResource):
-    """One event on its way to one endpoint each."""
+    """Deliveries: each is one event for one endpoint."""
 
     retrieve = async_call(operations.retrieve_delivery)
     list = async_pages(operations.list_deliveries)
@@ -134,7 +134,7 @@ class AsyncKeys(AsyncResource):
 
 
 class AsyncFaults(AsyncResource):
-    """What work failed on; for keys with the scope `admin`."""
+    """Quarantined rows; for keys with the scope `admin`."""
 
     list = async_pages(operations.list_faults)
     retry = async_call(operations.retry_fault)

@@ -51,7 +51,7 @@ class APITimeoutError(APIConnectionError):
 
 @dataclass(frozen=True)
 class FieldError:
-    """One wrong field: where it stands in the request, and what is wrong with it."""
+    """A wrong field: its path in the request, and what is wrong."""
 
     loc: tuple[str | int, ...]
     msg: str

@@ -1,4 +1,4 @@
-"""What the service answers, as typed values; `to_dict()` has what a newer service added."""
+"""Answers of the service as typed values; `to_dict()` includes fields that a newer service added."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Scope = Literal["tasks:write", "tasks:read", "endpoints", "admin"]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInput(Model):
-    """What to make. Once the task is erased, nothing of it is left."""
+    """Input of a task; empty after the task was erased."""
 
     prompt: str = ""
     aspect_ratio: str | None = None
@@ -72,7 +72,7 @@ class TaskInput(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Model):
-    """One output: a link to fetch before `expires_at`, or a text."""
+    """An output: a link to fetch before `expires_at`, or a text."""
 
     kind: OutputKind = "image"
     url: str | None = None
@@ -127,7 +127,7 @@ class Tracking(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Model):
-    """One job for one provider. `late_result` is what came after it had ended otherwise."""
+    """A job at a provider. `late_result` is a result that arrived after the final state."""
 
     id: str
     object: Literal["task"] = "task"
@@ -166,7 +166,7 @@ class Task(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class TimelineItem(Model):
-    """One thing that happened to a task; what `detail` holds depends on the type."""
+    """An entry of a task's timeline; the fields of `detail` depend on the type."""
 
     at: datetime
     type: str
@@ -175,7 +175,7 @@ class TimelineItem(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Why(Model):
-    """One sentence each: why the task is in this state, what happens next and when, what you can do."""
+    """Why the task is in its state, what happens next and when, and what you can do: a sentence each."""
 
     status: TaskStatus
     why: str
@@ -184,7 +184,7 @@ class Why(Model):
 
 
 class FilterParams(TypedDict, total=False):
-    """What an endpoint's filter may be given as; a field that is left out selects all."""
+    """Fields of an endpoint's filter; an omitted field selects all."""
 
     providers: Sequence[str]
     models: Sequence[str]
@@ -244,7 +244,7 @@ class Endpoint(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointFacts(Model):
-    """What an event about an endpoint tells of it."""
+    """The data of an event about an endpoint."""
 
     id: str
     object: Literal["endpoint"] = "endpoint"
@@ -274,7 +274,7 @@ class Retried(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt(Model):
-    """One try to deliver; `error` says why it does not count as received, `response` begins the answer."""
+    """A delivery attempt; `error` says why it does not count as received, `response` is the answer's beginning."""
 
     number: int
     at: datetime
@@ -287,7 +287,7 @@ class Attempt(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery(Model):
-    """One event on its way to one endpoint; `url` is the task's own where there is no endpoint."""
+    """An event for one endpoint; `url` is the task's own URL if there is no endpoint."""
 
     id: str
     object: Literal["delivery"] = "delivery"
@@ -327,7 +327,7 @@ class PixelRange(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageModel(Model):
-    """One model with its limits; empty means that the provider has no such parameter for it."""
+    """A model with its limits; an empty limit means that the provider has no such parameter for it."""
 
     name: str
     aspect_ratios: list[str] = field(default_factory=list)
@@ -345,7 +345,7 @@ class ImageModel(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits(Model):
-    """What one account may do: `submits` in any `window_s`, and tasks in flight."""
+    """Limits of an account: `submits` in any `window_s`, and tasks in flight."""
 
     submits: int
     window_s: float
@@ -364,7 +364,7 @@ class Circuit(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Account(Model):
-    """One account of a provider: `submitted` tasks in its window, and those in flight and waiting."""
+    """An account of a provider: `submitted` tasks in its window, and those in flight and waiting."""
 
     id: str
     state: Literal["ready", "paused", "circuit_open", "disabled"]
@@ -415,7 +415,7 @@ class Key(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Fault(Model):
-    """What work failed on by a mistake of the service; nothing works on it once it is parked."""
+    """A row that an internal error of the service quarantined; a parked one is not retried."""
 
     id: str
     kind: Literal["task", "delivery", "endpoint"]
