@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Compiled once and kept, or each of hundreds of processes in the tests would compile all again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run setup test flows-on-replicas chaos fuzz lint check-style check-types check-layers check-security bench docs typescript-types lock clean
+.PHONY: run setup test flows-on-replicas chaos fuzz lint check-style check-types check-layers check-security bench docs docs-parts typescript-types lock clean
 
 run: $(VENV)/.run-ready  ## start the service with its sandbox
 	@$(BIN)/taskhook dev
@@ -43,6 +43,9 @@ bench: setup  ## all figures of docs/performance.md beside their yardsticks, in 
 docs: setup  ## this documentation as a site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo "Look at it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
+docs-parts: setup  ## renew the generated parts of the pages
+	@$(BIN)/python -m scripts.site.made
 
 typescript-types: setup  ## renew the types of the TypeScript client from the API (needs npm)
 	@$(BIN)/python -c "import msgspec, service.web.openapi as o, service.web.routes as r; print(msgspec.json.encode(o.build_document(r.OPERATIONS)).decode())" > clients/typescript/openapi.json

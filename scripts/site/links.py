@@ -19,7 +19,10 @@ BROUGHT = {
 PAGES = {**BROUGHT, "README.md": "index.md"}
 COPIES = {"LICENSE": "license.txt"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
-MADE = re.compile(r"^<!-- made: (?P<what>[a-z]+)(?P<words>(?: \S+)*) -->$", re.MULTILINE)
+MADE = re.compile(
+    r"^<!-- made: (?P<what>[a-z]+)(?P<words>(?: \S+)*) -->\n(?P<text>.*?)^<!-- /made -->$", re.MULTILINE | re.DOTALL
+)
+"""A generated part of a page, between its two marks."""
 SHOWN = re.compile(r"^<!-- made: file (?P<file>\S+) -->$|^#{2,3} (?P<heading>.+)$", re.MULTILINE)
 
 

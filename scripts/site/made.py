@@ -1,4 +1,7 @@
-"""What a page asks for with `<!-- made: ... -->`: a file or a sample of the repository, or text from the code."""
+"""Generated parts of pages, between `<!-- made: ... -->` and `<!-- /made -->`: files, samples, or text from the code.
+
+`python -m scripts.site.made` writes them into the pages, so that they can be read without building the site.
+"""
 
 import re
 
@@ -12,14 +15,25 @@ SAMPLE = r"^```{language}\n.*?^```$"
 
 
 def fill(markdown: str) -> str:
-    """The text with everything made that its marks ask for."""
-    return MADE.sub(lambda mark: _make(mark["what"], mark["words"].split()), markdown)
+    """Return the text with every generated part made anew."""
+    return MADE.sub(_refill, markdown)
+
+
+def _refill(part: re.Match[str]) -> str:
+    text = _make(part["what"], part["words"].split())
+    return f"<!-- made: {part['what']}{part['words']} -->\n\n{text.strip()}\n\n<!-- /made -->"
+
+
+def main() -> None:
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        page.write_text(fill(text))
 
 
 def show_examples(readme: str) -> str:
     """The README of the examples, and below it each file that it links, whole."""
     paths = list(dict.fromkeys(LINKED.findall(readme)))
-    shown = (f"### {path}\n\n<!-- made: file examples/{path} -->" for path in paths)
+    shown = (f"### {path}\n\n<!-- made: file examples/{path} -->\n<!-- /made -->" for path in paths)
     return "\n\n".join([readme.rstrip(), "## The files", *shown]) + "\n"
 
 
@@ -52,3 +66,7 @@ def find_sample(text: str, language: str) -> str:
 def show_file(path: str) -> str:
     suffix = path.rpartition(".")[2]
     return f'```{LANGUAGES.get(suffix, suffix)} title="{path}"\n{(ROOT / path).read_text().rstrip()}\n```'
+
+
+if __name__ == "__main__":
+    main()

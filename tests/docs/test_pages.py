@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from scripts.site.made import find_sample
+from scripts.site.made import fill, find_sample
 from scripts.site.reference import document
 from service.providers.declared.loading import load as load_declaration
 from service.settings import load
@@ -40,6 +40,12 @@ def test_every_file_that_a_page_shows_is_run_by_the_tests_of_the_examples() -> N
     for path in shown:
         name = path.rpartition("/")[2]
         assert used.get(name, f'"{name}"') in tests, path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_generated_parts_of_a_page_are_up_to_date(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert fill(text) == text, "run: make docs-parts"
 
 
 @pytest.mark.parametrize("page", PAGES)
