@@ -25,7 +25,7 @@ DOWN: dict[str, Answer] = {
     "huge": Endless(200),
     "deeply nested": Reply(200, b"[" * 100_000),
     "nested objects": Reply(200, b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
-    "invalid utf-8": Reply(200, b'{"status": "\xff\xfe"}'),
+    "invalid utf-8": Reply(200, b'{"status": "\xff\xfe'),
     "not a number": Reply(200, b'{"taskId": NaN}'),
     "cut": Drip(Reply(200, b"x" * 50), 0.001),
     "an error of its own": Reply(500, json.dumps({"error": "Internal server error"}).encode()),
