@@ -56,7 +56,7 @@ log = structlog.get_logger()
 BACKLOG = 2_048
 FILES_MAX = 16_384
 FILES_OF_WEB, FILES_OF_WORKER = 400, 1_600
-"""Refused connections being told so, files, pipes; with a worker also its connections to providers and subscribers."""
+"""Connections being refused, files, pipes; with a worker also its connections to providers and endpoints."""
 STARTED_LOOK_S = 0.01
 CONNECTIONS_MIN, CONNECTIONS_MAX = 16, 16_384
 PORT_WITHOUT_RIGHTS, PORTS_TRIED = 8_000, 20
@@ -274,9 +274,10 @@ def _listen(settings: Settings, *, web: bool) -> socket.socket | None:
 
 
 def _bind(host: str, port: int, setting: str) -> socket.socket:
-    """Before anything else, so that a port in use is told at once; TCP by number, or asyncio leaves out TCP_NODELAY.
+    """Bind before anything else, so that a port in use is reported at once.
 
-    `setting` is where the port comes from. Raises SettingsError.
+    TCP is given by its number, or asyncio leaves out TCP_NODELAY. `setting` is where the port comes from. Raise
+    SettingsError.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -337,7 +338,7 @@ async def _run_until_stopped(
 
 
 async def _first(stopping: asyncio.Event, serving: asyncio.Task[None] | None) -> None:
-    """A server that ends by itself stops the process as a signal does."""
+    """Wait for a signal, or for a server that ends on its own: both stop the process."""
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait([waiting, *([serving] if serving else [])], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -175,7 +175,7 @@ class Client:
     ) -> Iterator[StreamEvent]:
         """Events as they happen, without end: a lost connection is made again and resumes after the last event.
 
-        `on_beginning` is told the place after which a stream begins that was given none.
+        `on_beginning` gets the event id after which a stream without `after` begins.
 
         Raises where trying again is useless: Unreachable if the first connection fails, ApiError if it is refused.
         """
@@ -359,7 +359,7 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 def parse_problem(response: httpx.Response) -> ApiError:
-    """The error in any answer, whoever gave it: Taskhook, or a proxy before it."""
+    """Return the error in any answer, of Taskhook or of a proxy in front of it."""
     problem = parse_object(response.text) or {}
     errors = [entry for entry in problem.get("errors") or [] if isinstance(entry, dict)]
     title = str(problem.get("title") or response.reason_phrase or "Error")

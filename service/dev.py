@@ -105,7 +105,7 @@ def _read() -> dict[str, str]:
 
 
 def _write(content: dict[str, str]) -> Path:
-    """Beside the file, whole, and readable by its owner alone."""
+    """Write a complete file next to the target, readable by its owner alone."""
     private_files.create_folder(DEV_FILE.parent)
     path = DEV_FILE.with_name(f".{DEV_FILE.name}.{os.getpid()}")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

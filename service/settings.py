@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     otel: dict[str, str]
     """Those variables, from the environment or the file, for the SDK, whose settings they are."""
     unknown: tuple[str, ...]
-    """Names that look like settings and are none, each with the nearest that is one."""
+    """Unknown names that look like settings, each with the nearest known one."""
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value}' for name, value in self.public_items())})"

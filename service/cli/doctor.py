@@ -1,4 +1,4 @@
-"""`taskhook doctor`: what is wrong with this installation, before its users tell."""
+"""`taskhook doctor`: find what is wrong with this installation before its users do."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -61,7 +61,7 @@ def revoke(client: Client, as_json: bool, key_id: str) -> None:
 def rotate_encryption() -> None:
     """Encrypt every stored secret under the first of TASKHOOK_SECRET_KEYS.
 
-    Works on the database of the settings, in small steps beside a running service. Broken off, it can be run again.
+    Works on the database of the settings, in small steps while the service runs. If interrupted, run it again.
     """
     from service.app import rotate  # noqa: PLC0415 - client commands start without the service
 

@@ -77,7 +77,7 @@ def load_settings(*, dev: bool = False, host: str | None = None, port: int | Non
 
 @contextmanager
 def no_traceback() -> Iterator[None]:
-    """A database that can't be used is told in one line."""
+    """Report a database that can't be used in one line, without a traceback."""
     from service.core.problems import Unavailable  # noqa: PLC0415 - as above
 
     try:

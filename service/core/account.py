@@ -57,7 +57,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """Tells one key from another, and nothing else of it."""
+        """A hash that distinguishes keys and reveals nothing else."""
         sent = [f"{name}={value}" for name, value in sorted(self.secrets.items()) if name != WEBHOOK_SECRET]
         return hashlib.blake2b("\n".join([self.key, *sent]).encode(), digest_size=8).hexdigest()
 

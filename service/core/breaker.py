@@ -31,7 +31,7 @@ class AccountCall(msgspec.Struct, frozen=True, kw_only=True):
     answered: bool
     accepted: bool = False
     refused: str | None = None
-    """Why the provider refused the key; `key` tells it from another one."""
+    """Why the provider refused the key; `key` is its fingerprint."""
     key: str = ""
 
 

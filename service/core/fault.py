@@ -20,7 +20,7 @@ _KINDS: dict[str, Kind] = {PREFIXES["task"]: "task", PREFIXES["delivery"]: "deli
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """A row and how often it failed in a row; nothing works on a parked one by itself."""
+    """A row with its consecutive failures; a parked one is retried only on request."""
 
     id: str
     failures: int

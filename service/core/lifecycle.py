@@ -308,7 +308,7 @@ def _accepted(task: Task, observation: Accepted, env: Env, policy: Policy) -> Ch
         submitted_at=task.submitted_at or now,
         setback=None,
         wait_s=wait_s,
-        # A callback that came already and could not be believed is a reason to look now.
+        # A callback that already arrived and could not be trusted is a reason to poll now.
         due_at=env.now() if task.callbacks and policy.polling else _first_look_at(task, wait_s, env, policy),
     )
     refused = {"refused": list(observation.refused)} if observation.refused else {}
@@ -366,7 +366,7 @@ def _keep_waiting(task: Task, observation: Observation, via: Via, env: Env, poli
 
 
 def _poll_soon(task: Task, env: Env, policy: Policy, outcome: Outcome, kind: str, **detail: Any) -> Change:
-    """A callback that can't be believed: written down, and the provider asked over its authenticated API."""
+    """Record a callback that can't be trusted, and poll the provider over its authenticated API."""
     task, entries = _note(task, env, kind, **detail)
     if task.is_final:
         return Change(outcome=outcome, tasks=(task,), timeline=entries)
@@ -444,7 +444,7 @@ def _finish(
 
 
 def _run(task: Task, env: Env) -> Change:
-    """The provider has it: running, told once to those who asked for it."""
+    """The provider accepted the task: set it running, and publish that once."""
     if task.status == "running":
         return Change(tasks=(task,))
     task = replace(task, status="running")

@@ -79,7 +79,7 @@ class NotFound(msgspec.Struct, frozen=True, kw_only=True, tag="not_found"):
 
 
 class Unreadable(msgspec.Struct, frozen=True, kw_only=True, tag="unreadable"):
-    """An answer that tells nothing about the task: an error page, another shape, a refused poll.
+    """An answer that says nothing about the task: an error page, another shape, a refused poll.
 
     With `retry_after_s` it asks to be left alone that long; a callback may name its task all the same.
     """

@@ -23,7 +23,7 @@ LARGE_BYTES = 256 * 1024
 RESPONSE_MAX = 200
 UNKNOWN_TYPE = "task.archived"
 METADATA = {"taskhook": "check-receiver"}
-"""By it a receiver can tell the events of a check from those about its own tasks."""
+"""Marks events of a check, so that a receiver can distinguish them from those about its own tasks."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ RETRY_MAX_S = 600.0
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """`key` tells the refused key from another one, `refusals` counts those in a row."""
+    """`key` is the fingerprint of the refused key, `refusals` counts consecutive ones."""
 
     since: datetime
     reason: str

@@ -34,7 +34,7 @@ class CallbackTokens:
         return self._signers[provider].sign(task_id).decode()
 
     def verify(self, provider: str, token: str) -> str:
-        """The task's id. Raises Forbidden; the token itself is never told."""
+        """Return the task's id. Raise Forbidden, which never shows the token."""
         if _SHAPE.fullmatch(token) is None:
             raise Forbidden("This callback URL is not one of ours.")
         try:

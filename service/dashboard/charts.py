@@ -34,7 +34,7 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the newest deliveries that are decided were received; `percent` is None where none is."""
+    """Share of the newest finished deliveries that were received; `percent` is None without any."""
 
     received: int
     decided: int

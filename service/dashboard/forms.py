@@ -1,4 +1,4 @@
-"""Forms: lines of text into maps, and the errors of the API beside the fields that they are about."""
+"""Forms: lines of text into maps, and the errors of the API next to their fields."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tells open pages that something changed, so that they look again: server-sent events without content."""
+"""Notify open pages of changes, so that they reload: server-sent events without content."""
 
 from contextlib import suppress
 

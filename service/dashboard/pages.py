@@ -66,7 +66,7 @@ def exact_time(at: datetime | str) -> str:
 
 
 def ago(at: datetime | str, now: datetime) -> str:
-    """The distance in words. The script in the page says the same again as time passes."""
+    """Return the distance in words. The script in the page updates it."""
     seconds = (now - read_time(at)).total_seconds()
     words = _span(abs(seconds))
     if abs(seconds) < 1:
@@ -82,7 +82,7 @@ def _span(seconds: float) -> str:
 
 
 def said_time(text: str, now: datetime) -> str:
-    """A time that somebody else wrote: as it is where it is none."""
+    """Render a foreign time, or the text as it is if it is not a time."""
     try:
         return ago(text, now) if read_time(text).tzinfo else text
     except ValueError:

@@ -1,4 +1,4 @@
-"""The playground: a model's own parameters as a form, the request that comes of them, and its result as it arrives."""
+"""The playground: a model's own parameters as a form, the resulting request, and its result when it arrives."""
 
 from typing import Any
 

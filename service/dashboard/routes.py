@@ -43,7 +43,7 @@ from service.web.pairs import read_pairs
 log = structlog.get_logger()
 FORM = "application/x-www-form-urlencoded"
 OF_PROGRAMS = ("/v1/", "/callbacks/")
-"""What is not found there is told as the API tells it."""
+"""Paths below these get the API's own 404."""
 FIELDS_MAX = 200
 FORM_MAX = 256 * 1024
 
@@ -116,7 +116,7 @@ def build_pages(site: Site) -> Sequence[BaseRoute]:
 
 
 def _find_parent(path: str, by_path: Mapping[str, Mapping[str, Page]]) -> int:
-    """How many steps up from there a page is, where there is none itself: a form's address may be typed or reloaded."""
+    """How far above a form's address its page is: the address may be typed or reloaded."""
     steps = 0
     while "GET" not in by_path.get(path, {}):
         path, steps = path.rpartition("/")[0] or "/", steps + 1
@@ -245,7 +245,7 @@ def tell(visit: Visit, problem: Problem) -> Answer:
 
 
 def _send_to_door(visit: Visit, page: Page) -> Answer:
-    """To the sign-in page, and from there back; a script is told to load the page anew."""
+    """Redirect to the sign-in page and back; a script gets a 401 and reloads the page."""
     path = visit.scope["path"]
     if find_header(visit.scope, b"x-live") is not None or page.show is live.follow:
         return Answer(401, b"Sign in.", b"text/plain; charset=utf-8")

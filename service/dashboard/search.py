@@ -67,7 +67,7 @@ class _Reader:
 
 
 def read_search(text: str, known: Container[str], status: str = "", provider: str = "") -> Asked:
-    """`known` are the providers; `status` and `provider` are the selects beside the box; a token in it wins."""
+    """`known` are the providers; `status` and `provider` are the selects next to the box; a token in the box wins."""
     reader = _Reader()
     reader.read(text[:TEXT_MAX])
     beside = {"status": status, "provider": provider}

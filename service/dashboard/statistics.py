@@ -64,7 +64,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def success(self) -> float | None:
-        """Of those that came to an end by themselves: a cancel says nothing."""
+        """The success rate of tasks that were not canceled."""
         judged = self.total("succeeded") + self.total("failed")
         return self.total("succeeded") / judged if judged else None
 

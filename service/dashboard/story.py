@@ -48,7 +48,7 @@ SHORT: Mapping[str, str] = {"submit": "submit", "poll": "poll", "callback": "cal
 LONG_TEXT = ("raw", "body")
 """Details that are payloads."""
 HIDDEN = (*LONG_TEXT, "delivery_id", "endpoint_id", "event_type", "status_code", "number")
-"""Details that the line itself tells, or leads to."""
+"""Details that the line itself shows, or links to."""
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def back_to(self) -> str | None:
-        """The time from which a search goes on."""
+        """Return the time from which a search continues."""
         return None if self.last is None else created_at(self.last).isoformat()
 
 

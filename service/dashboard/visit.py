@@ -69,7 +69,7 @@ class Visit:
     ) -> T:
         """An operation of the API with this visitor's rights, as `ask("GET /v1/tasks/{id}", TaskView, id=...)`.
 
-        Raises the Problem that a caller of the API would be told.
+        Raise the Problem that a caller of the API would get.
         """
         return await ask(self.web, self.caller, line, kind, id=id, query=query, body=body, headers=headers)
 

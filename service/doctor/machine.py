@@ -9,7 +9,7 @@ from pathlib import Path
 from service.doctor.finding import Finding, fail, ok, warn
 
 FILES_MIN, FILES_GOOD = 1_300, 4_096
-"""What connections to providers and subscribers may take beside a few callers; and some thousand callers."""
+"""Open files for connections to providers, endpoints and a few callers; and for some thousand callers."""
 FREE_MIN, FREE_GOOD = 200 << 20, 2 << 30
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "afs", "fuse.sshfs", "fuse.gluster", "beegfs")
 IN_MEMORY = ("tmpfs", "ramfs")
@@ -57,7 +57,7 @@ def judge_filesystem(kind: str) -> Finding:
 
 
 def find_filesystem(path: str, mounts: str) -> str:
-    """The type of the deepest mount above the path; empty where the system does not tell."""
+    """The type of the deepest mount above the path; empty if the system does not report it."""
     found = (-1, "")
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")

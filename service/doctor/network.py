@@ -50,7 +50,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Caller:
-    """Calls without following redirects, and reads the clock of whoever answers."""
+    """Call without following redirects, and read the clock of the server."""
 
     def __init__(self, clocks: list[Clock], now: Callable[[], datetime]) -> None:
         self._clocks = clocks
@@ -114,7 +114,7 @@ def check_network(settings: Settings, clocks: list[Clock], now: Callable[[], dat
 
 
 def _check_way_back(settings: Settings, caller: Caller) -> Finding:
-    """Two callbacks through the public URL: an installation with our keys tells a token of ours from a forged one.
+    """Two callbacks through the public URL: an installation with our keys distinguishes our token from a forged one.
 
     Nobody else can, and neither can change anything: the task of the genuine one can't exist.
     """
@@ -151,7 +151,7 @@ def _judge_stranger(said: Said) -> Finding:
 
 
 def judge_way_back(forged: Said, genuine: Said) -> Finding:
-    """Both are refused; what matters is that they are told apart, as only who knows our keys can."""
+    """Both are refused, but differently, which needs our keys."""
     check = "way back"
     if genuine.error:
         return warn(check, f"The public URL answered once and then no more ({genuine.error}).", "Run this again.")

@@ -1,4 +1,4 @@
-"""The two clients: provider calls that tell "not sent" from "unconfirmed", and posts to subscribers under a guard."""
+"""The two clients: provider calls that distinguish "not sent" from "unconfirmed", and guarded posts to endpoints."""
 
 import asyncio
 import io

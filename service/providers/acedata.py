@@ -221,7 +221,7 @@ def _read_pictures(body: dict[str, Any], reply: HttpReply) -> tuple[tuple[Image,
 
 
 def _find_error(body: dict[str, Any]) -> dict[str, Any] | None:
-    """The error, also where only `success: false` tells of one; HTTP errors often come without `success`."""
+    """Return the error, also if only `success: false` reports one; HTTP errors often come without `success`."""
     error = body.get("error")
     if body.get("success") is True:
         return None

@@ -122,7 +122,7 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
 class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, or a callback's request: header names in lower case, the body as received.
 
-    One over the limit is left out, and `too_long` tells the limit, in bytes.
+    One over the limit is omitted, and `too_long` is the limit in bytes.
     """
 
     status: int

@@ -121,7 +121,7 @@ def _refusal(body: dict[str, Any], status: int) -> TaskError:
 
 
 def _failure(body: dict[str, Any]) -> TaskError:
-    """No code is documented: the words tell moderation from other failures."""
+    """No code is documented, so words distinguish moderation from other failures."""
     error = body.get("error") or body
     text, word = error_text(error), error_code(body.get("error"))
     code: ErrorCode = "content_policy" if is_moderation(error) else "provider_error"

@@ -83,7 +83,7 @@ class FluxapiOrg(UnsignedCallbacks):
         return build_call(account, "POST", "/images/generations", body, self.capabilities.submit_timeout_s)
 
     def parse_submit(self, reply: HttpReply, account: Account) -> Observation:
-        """An empty balance is told before the rate: OpenAI answers both with 429."""
+        """Check for an empty balance before the rate: OpenAI answers both with 429."""
         body = decode_object(reply.body)
         error = _find_error(body or {}, reply.status)
         if error is not None and error.code == "insufficient_credits":

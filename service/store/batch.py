@@ -310,7 +310,7 @@ class Batch:
             return None
 
     async def read_endpoint(self, endpoint_id: str) -> Endpoint | None:
-        """None where there is none, and where it can't be read."""
+        """Return the endpoint, or None if it is missing or can't be read."""
         sql = f"select {endpoint_rows.COLUMNS} from endpoints where id = ?"
         for row in await self.session.fetch(sql, (endpoint_id,)):
             endpoint = await self._readable(row)

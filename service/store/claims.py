@@ -37,7 +37,7 @@ TURN_S = 0.02
 
 
 ROOM_S = 0.25
-"""Until the next look for room among the tasks in flight: their ends are told to nobody who sends."""
+"""Seconds until the next look for room: the end of a task in flight notifies no submit loop."""
 REST_S = 0.25
 """Until the next look at a lane of deliveries that something was taken of: what else it holds was not looked at."""
 
@@ -363,7 +363,7 @@ async def _take(batch: Batch, lane: str, endpoint: Endpoint | None, limit: int, 
 
 
 async def _parcel(batch: Batch, row: Row, endpoint: Endpoint | None, lease_s: float) -> Parcel | None:
-    """None for a row that can't be read, which is put aside, and for one whose endpoint takes nothing any more."""
+    """Return None for a row that can't be read, which is quarantined, and for a disabled endpoint."""
     try:
         known = batch.see_delivery(row[:-1])
         delivery, body = delivering.begin(known, batch.env, lease_s, endpoint), row[-1].encode()

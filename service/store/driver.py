@@ -117,9 +117,9 @@ class Driver(Protocol):
         ...
 
     async def notify(self, session: Session, topics: Iterable[str]) -> None:
-        """The last statement of a transaction: tells other processes with its commit."""
+        """The last statement of a transaction: its commit notifies other processes."""
         ...
 
     def listen(self) -> AsyncIterator[str]:
-        """Topics told by other processes; an empty one stands for all of them."""
+        """Yield topics notified by other processes; an empty one stands for all."""
         ...

@@ -1,4 +1,4 @@
-"""Rows that make a loop fail: put aside one by one, listed, and taken up again on request."""
+"""Quarantine of rows that make a loop fail: listed, and retried on request."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING

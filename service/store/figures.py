@@ -49,7 +49,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Charges(msgspec.Struct, frozen=True, kw_only=True):
-    """Credits by provider and day (UTC), and how many tasks they were charged for, where the provider tells.
+    """Credits by provider and day (UTC), and how many tasks they were charged for, if the provider reports it.
 
     `complete_since` is later than was asked for where too many tasks ended to look at all of them.
     """
@@ -131,7 +131,7 @@ _read = msgspec.json.Decoder(_Document).decode
 
 
 def _cost(doc: str) -> float | None:
-    """None too of a row that can't be read: what works on it tells."""
+    """Return None also for a row that can't be read: the worker reports it."""
     with suppress(msgspec.MsgspecError):
         result = _read(doc).result
         return result.cost if result else None

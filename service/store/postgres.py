@@ -357,14 +357,14 @@ class PostgresDriver:
 
 
 async def _is_pooled(connection: Connection) -> bool:
-    """A pooler tells its clients a made-up process id."""
+    """A pooler gives its clients a made-up process id."""
     with passing_errors(connection):
         pid = await connection.fetchval("select pg_backend_pid()")
     return bool(pid != connection.get_server_pid())
 
 
 async def _timeline(connection: Connection) -> str | None:
-    """Changes with each failover. None where the service that runs the server does not tell."""
+    """The timeline, which changes with each failover. None if a managed server hides it."""
     try:
         found = await connection.fetchval("select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
     except ANY_ERROR:

@@ -355,7 +355,7 @@ class SqliteDriver:
             raise Unavailable("The database is too busy to empty its log.", cause="BUSY")
 
     async def notify(self, session: object, topics: Iterable[str]) -> None:
-        """SQLite tells nobody; `listen` of the other process finds out."""
+        """SQLite has no notifications; `listen` of the other process polls."""
 
     async def listen(self) -> AsyncIterator[str]:
         """Looks at the file's version, which any commit of any process moves: one small read a quarter of a second."""

@@ -15,7 +15,7 @@ Identity = tuple[int, int]
 
 
 def identity(path: str) -> Identity | None:
-    """Which file has this name; None when there is none."""
+    """Return the identity of the file with this name, or None."""
     try:
         found = os.stat(path)
     except OSError:
@@ -28,7 +28,7 @@ def is_small(path: str) -> bool:
 
 
 def new_copy(path: str) -> str:
-    """An empty file beside it, readable by its owner alone, for a copy to be written into."""
+    """Create an empty file next to it, readable by its owner alone, for a copy."""
     partial = Path(f"{path}.partial")
     private_files.create_folder(partial.parent)
     partial.unlink(missing_ok=True)

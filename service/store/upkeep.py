@@ -47,7 +47,7 @@ async def erase_task(writer: Writer, task_id: str) -> None:
 
 
 async def _erase_traces(session: Session, task_id: str, erase: Callable[[bytes], bytes]) -> None:
-    """Events stay with their ids, types and times, and with what they told of the task's state."""
+    """Erase the content of events; their ids, types, times and task states stay."""
     await session.execute("delete from labels where task_id = ?", (task_id,))
     await session.execute("update timeline set detail = '{}' where task_id = ?", (task_id,))
     of_task = "delivery_id in (select id from deliveries where task_id = ?)"

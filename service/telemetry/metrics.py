@@ -145,7 +145,7 @@ class Metrics:
         self.oldest_due = self._gauge("taskhook_oldest_due_age_seconds", "Age of the oldest due work; 0 if none is due")
 
     def tell_fault(self, fault: Fault) -> None:
-        """Work on a row has failed, and it was put aside."""
+        """Work on a row failed, and it was quarantined."""
         outcome = "parked" if fault.parked_at else "again"
         self.faults.labels(fault.kind, outcome).inc()
         log.error(

@@ -100,7 +100,7 @@ class KeyRing:
         return [] if await self._live.find(key_id) is None else [key_id]
 
     async def holds(self, caller: Caller) -> bool:
-        """True too when the store can't tell: who is let in already stays until it can."""
+        """Return True also while the store is unavailable: accepted callers stay until it answers."""
         try:
             return caller.key_id is None or await self._live.find(caller.key_id) is not None
         except Unavailable:

@@ -41,7 +41,7 @@ class _Unsigned(Forbidden):
 
 
 class _Unreadable(Malformed):
-    """Kept, and told apart from what is not."""
+    """A body that can't be read; it is stored."""
 
 
 class _Mismatched(Conflict):

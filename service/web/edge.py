@@ -28,7 +28,7 @@ from service.web.throttle import place_of
 log = structlog.get_logger()
 
 REFUSED_EXTRA = 256
-"""Connections beyond the limit that are told so; what comes on top of these is closed unheard."""
+"""Connections beyond the limit that get a 503; further ones are closed at once."""
 PIPELINE_MAX = 200
 """Requests that wait for the answers of those before them on one connection."""
 ROOM = 16
@@ -218,7 +218,7 @@ class Edge(HttpToolsProtocol):
         return judge_head(method, self.url, version, self.headers, size_max=size_max, count_max=count_max)
 
     def on_body(self, body: bytes) -> None:
-        """Reading stops when a little is here, and goes on when the application asks: it knows who calls."""
+        """Reading stops after a little, and continues when the application asks for it: it knows the caller."""
         self._since_progress = 0
         cycle = self.cycle
         if self._is_deaf or cycle.response_complete:

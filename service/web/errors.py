@@ -37,7 +37,7 @@ class MethodNotAllowed(Problem):
 
 
 class Failure(Problem):
-    """Our own fault; the log tells more, the caller is told the request id alone."""
+    """An internal error; the caller gets only the request id, the log has the rest."""
 
 
 class UnsupportedCoding(UnsupportedType):

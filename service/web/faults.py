@@ -1,4 +1,4 @@
-"""Rows that work failed on: listed for the operator, and taken up again on request."""
+"""Quarantined rows: listed for the operator, and retried on request."""
 
 import re
 

@@ -7,7 +7,7 @@ import asyncio
 from typing import Protocol
 
 SMALL, LARGE = 4 * 1024, 64 * 1024
-"""Before a request is let in, and after it."""
+"""Bytes of a read before a request may send more, and after."""
 _buffer = bytearray(LARGE)
 _large = memoryview(_buffer)
 _small = _large[:SMALL]

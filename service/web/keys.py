@@ -1,4 +1,4 @@
-"""API keys over the API: made, listed, revoked by whoever has the right `admin`."""
+"""API keys over the API: created, listed and revoked with the scope `admin`."""
 
 from typing import Annotated, Any, ClassVar, Literal
 

@@ -145,7 +145,7 @@ def _check_service(web: Web) -> Check:
 
 
 async def _check_work(web: Web) -> dict[str, Check]:
-    """Work that nobody takes tells of a worker that is gone or hangs, in this process or another."""
+    """Unclaimed work shows a dead or hanging worker, in this process or another."""
     checks = {"worker": Check(ok=True)}
     alive = web.running.worker_alive
     if alive is not None and not alive():

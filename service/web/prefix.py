@@ -15,7 +15,7 @@ OWN_NAMES = frozenset(
         "sign-out", "tasks", "theme", "v1",
     }
 )  # fmt: skip
-"""First parts of our own paths. A public path that begins with one could not be told from them."""
+"""First parts of our own paths. A public path that begins with one would be ambiguous."""
 
 
 def prefix_of(public_url: str | None) -> str:

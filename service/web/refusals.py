@@ -22,7 +22,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem
 
     def render(self, request_id: str) -> bytes:
-        """As the routes would tell it, and the last that is said on this connection."""
+        """Render the refusal as the routes do; it ends the connection."""
         answer = render_problem(self.problem, request_id)
         headers = (*answer.headers, *SECURITY, (b"x-request-id", request_id.encode()), (b"connection", b"close"))
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)

@@ -152,7 +152,7 @@ def build_app(
     pages: Pages = no_pages,
     operations: Sequence[Operation[Any, Any]] = OPERATIONS,
 ) -> ASGIApp:
-    """The whole of HTTP coming in, as one ASGI application. `pages` are for people, beside the API."""
+    """The whole of HTTP coming in, as one ASGI application. `pages` are the dashboard."""
     web = Web(context)
     by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
     for operation in operations:
@@ -186,7 +186,7 @@ async def _authenticate(web: Web, scope: Scope) -> Caller:
 
 
 async def _nothing_here(web: Web, scope: Scope, _receive: Receive, _send: Send) -> None:
-    """Under /v1 a stranger is not even told that."""
+    """Answer 404; under /v1 only to authenticated callers."""
     if f"{scope['path']}/".startswith("/v1/"):
         await _authenticate(web, scope)
     raise NotFound("There is nothing at this address; /docs shows what there is.")

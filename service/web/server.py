@@ -1,4 +1,4 @@
-"""The HTTP server: it stops without cutting off a client that the system has let in, so no restart fails a request."""
+"""The HTTP server: it stops without cutting off accepted connections, so no restart fails a request."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A bound on what slow clients hold together: when it is reached, whoever holds the most loses its oldest share."""
+"""A bound on what slow clients hold together: at the limit, the largest holder loses its oldest share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

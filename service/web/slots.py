@@ -11,7 +11,7 @@ RETRY_AFTER_S = 1
 
 
 class Slots:
-    """Places for what goes on at the same time: `with` takes one, and raises Unavailable if none is left."""
+    """A concurrency limit: `with` takes a slot, and raises Unavailable if none is left."""
 
     def __init__(self, limit: int, what: str) -> None:
         self._limit = limit

@@ -144,7 +144,7 @@ class EventStream:
                 await self._send_event(send, event)
 
     async def _send_event(self, send: Send, event: StoredEvent) -> None:
-        """The first one tells how soon to connect again."""
+        """The first frame says how soon to reconnect."""
         frame = render_frame(event)
         await self._send(send, frame if self._is_begun else frame[:-1] + RETRY + b"\n")
         self._is_begun = True

@@ -1,4 +1,4 @@
-"""Tasks: create, read, wait, list, cancel, erase, and tell what became of one."""
+"""Tasks: create, read, wait, list, cancel, erase, and explain."""
 
 import asyncio
 from collections.abc import Iterator, Sequence

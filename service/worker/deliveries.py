@@ -59,7 +59,7 @@ class _Opened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryWork:
-    """Delivers what is due to whoever it is for."""
+    """Delivers due events to their endpoints."""
 
     def __init__(
         self,

@@ -210,7 +210,7 @@ class TaskWork:
         return self._told(change, heard.observation, via)
 
     async def _look(self) -> None:
-        """Tells when the account's circuit breaker opens and closes."""
+        """Log when the account's circuit breaker opens and closes."""
         account = self._account
         try:
             async with self._driver.reading() as session:

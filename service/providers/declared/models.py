@@ -55,7 +55,7 @@ def optional_secrets(it: Declaration) -> set[str]:
 
 
 def reserved_options(it: Declaration) -> frozenset[str]:
-    """Members of the body beside the options that Taskhook fills: an option may not replace them."""
+    """Members of the body that Taskhook fills: an option may not replace them."""
     depth, prefix = len(it.submit.input), tuple(it.submit.input)
     paths = [*it.submit.map, *(it.submit.with_images.map if it.submit.with_images else ())]
     paths += [path for path, tree in it.submit.set.items() if tree.names]

@@ -320,7 +320,7 @@ class ModelsTable(Table, frozen=True, kw_only=True):
 
 
 class Example(Table, frozen=True, kw_only=True):
-    """A documented reply with the observation that must come of it."""
+    """A documented reply with the observation that it must give."""
 
     call: Literal["submit", "poll", "result", "callback", "cancel"]
     expect: dict[str, Any]
